@@ -1,0 +1,155 @@
+"""What every detector promises, and what it is given.
+
+Higher score = more abnormal, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from AnomalyDetectionLib.errors import InputError
+
+Kind = Literal["slices", "2.5d", "patches", "volume"]
+GridChoice = Literal["own", "template"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input a detector was made for; stored with the model, checked before scoring.
+
+    Attributes
+    ----------
+    kind
+        What one batch item is: a slice, a slice with its neighbours, a patch or the whole volume.
+    modalities
+        DICOM codes the model may score.  An image whose modality is unknown is scored with a warning.
+    intensity
+        Name of the rule in `imaging.intensity` that maps the image into [0, 1].
+    foreground
+        Name of the rule in `imaging.foreground` that tells patient from air, or "auto" (by modality).
+    grid
+        "own": the image's own axes, turned losslessly into canonical order; "template": affinely registered to the
+        template stored with the model.
+    spacing
+        Voxel size in mm along (right, anterior, superior) the image is resampled to; None keeps its own.
+    size
+        Pixels or voxels of one batch item, (H, W) or (D, H, W); None for whatever comes.
+    channels
+        Names of the image channels of one case.
+    """
+
+    kind: Kind
+    modalities: tuple[str, ...]
+    intensity: str
+    foreground: str = "auto"
+    grid: GridChoice = "own"
+    spacing: tuple[float, float, float] | None = None
+    size: tuple[int, ...] | None = None
+    channels: tuple[str, ...] = ("image",)
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InputError(f"input spec: kind {self.kind!r} is none of {', '.join(get_args(Kind))}.")
+        if self.grid not in get_args(GridChoice):
+            raise InputError(f"input spec: grid {self.grid!r} is none of {', '.join(get_args(GridChoice))}.")
+        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+            raise InputError(f"input spec: spacing {self.spacing} must be three positive numbers in mm.")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
+        """The inverse of `to_json`; unknown keys are refused."""
+        known = {f.name for f in fields(cls)}
+        if unknown := set(data) - known:
+            raise InputError(f"input spec: unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(known))}.")
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
+
+
+@dataclass
+class Batch:
+    """N items on the detector's grid.
+
+    Attributes
+    ----------
+    image
+        float32 (N, C, *spatial), in [0, 1] by the spec's intensity rule.
+    foreground
+        bool (N, 1, *spatial); nothing outside it is scored, absorbed or counted.
+    target, mask, severity
+        For training only: what `image` should be restored to, where it was altered, and how strongly.
+    """
+
+    image: Tensor
+    foreground: Tensor
+    target: Tensor | None = None
+    mask: Tensor | None = None
+    severity: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+
+
+@dataclass
+class Scores:
+    """What a detector answers.
+
+    Attributes
+    ----------
+    map
+        float32 (N, 1, *spatial) raw score per voxel, or None for detectors that judge whole images.
+    image
+        float32 (N,) raw score per case, or None for detectors whose map is reduced to one number.
+    """
+
+    map: Tensor | None = None
+    image: Tensor | None = None
+
+
+class Detector(nn.Module):
+    """Base class of all detectors.
+
+    A detector trained by gradient has `loss`; one trained by statistics has `absorb` (called once per case and pass)
+    and `finish` (after each pass).  All have `score`.  Fitted state lives in parameters and buffers only, so that
+    `state_dict()` is the whole model.
+    """
+
+    passes: ClassVar[int] = 0
+    """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments (beside the spec) that rebuild this detector before its state is loaded."""
+        return {}
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Scalar loss of a training batch (detectors trained by gradient)."""
+        raise TypeError(f"{type(self).__name__} is trained by statistics: use absorb and finish")
+
+    def absorb(self, batch: Batch) -> None:
+        """Take in one batch of normals (detectors trained by statistics)."""
+        raise TypeError(f"{type(self).__name__} is trained by gradient: use loss")
+
+    def finish(self) -> None:
+        """Turn what was absorbed into the fitted state."""
+        raise TypeError(f"{type(self).__name__} is trained by gradient: use loss")
+
+    def score(self, batch: Batch) -> Scores:
+        """Raw scores of a batch; called under `torch.inference_mode`."""
+        raise NotImplementedError(f"{type(self).__name__} does not score")
+
+    def memory_bytes(self, voxels: int) -> int:
+        """Estimate of the working memory `score` needs for a case of that many voxels on the detector's grid."""
+        return 16 * voxels * len(self.spec.channels)

@@ -1,0 +1,107 @@
+"""What scoring a volume yields: the same object for every door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AnomalyDetectionLib.imaging.volume import Volume
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One connected region above the threshold.
+
+    Attributes
+    ----------
+    label
+        Its value in the label map, 1 = the finding with the highest peak.
+    size, size_unit
+        "mL" for volumes, "mm²" for single images, "px" where the pixel spacing is unknown.
+    extent_mm
+        Largest extent along the image's own axes nearest to right, anterior, superior (mm; pixels where the spacing is unknown).
+    centroid_ras, peak_ras
+        Patient millimetres (right, anterior, superior).
+    centroid_ijk
+        The voxel (i, j, k) nearest to the centroid.
+    side
+        "left" or "right" of the patient, "midline", or "unknown" where the file does not tell.
+    peak, mean
+        Rarity.
+    """
+
+    label: int
+    size: float
+    size_unit: str
+    extent_mm: tuple[float, float, float]
+    centroid_ras: tuple[float, float, float]
+    peak_ras: tuple[float, float, float]
+    centroid_ijk: tuple[int, int, int]
+    side: str
+    peak: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Whether the image is one the model can be trusted on.
+
+    `verdict` is "good", "check" or "poor"; `reasons` says in full sentences why it is not "good".
+    """
+
+    verdict: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model produced a result."""
+
+    id: str
+    version: str
+    sha256: str
+    detector: str
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """A calibrated map and what follows from it.
+
+    Attributes
+    ----------
+    rarity
+        float32 in the input's geometry; -log10 of the share of normal foreground voxels that score at least as high,
+        0 outside the foreground.
+    labels
+        int32 (K, J, I), the findings' labels, 0 elsewhere.
+    foreground
+        bool (K, J, I): where the volume was scored.
+    volume_score
+        One number for the case (the model's reducer over the rarity map).
+    p_value, calibration_n
+        Conformal p-value and the number of calibration normals behind it; it cannot be below 1 / (n + 1).
+    threshold
+        Rarity above which voxels are findings.
+    false_findings_per_normal
+        What that threshold costs on the calibration normals, or None where that is unknown.
+    timings
+        Seconds per stage.
+    """
+
+    rarity: Volume
+    labels: NDArray[np.int32]
+    foreground: NDArray[np.bool_]
+    volume_score: float
+    p_value: float
+    calibration_n: int
+    threshold: float
+    false_findings_per_normal: float | None
+    findings: tuple[Finding, ...]
+    quality: Quality
+    model: ModelIdentity
+    device: str
+    timings: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    case: str = "case"
