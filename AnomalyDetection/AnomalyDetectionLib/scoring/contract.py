@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from AnomalyDetectionLib.errors import InputError
 
 Kind = Literal["slices", "2.5d", "patches", "volume"]
-GridChoice = Literal["own", "template"]
+GridChoice = Literal["own", "template", "frame"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class InputSpec:
         Name of the rule in `imaging.foreground` that tells patient from air, or "auto" (by modality).
     grid
         "own": the image's own axes, turned losslessly into canonical order; "template": affinely registered to the
-        template stored with the model.
+        template stored with the model; "frame": the image's frame is stretched onto the template's (radiographs, which
+        carry no position).
     spacing
         Voxel size in mm along (right, anterior, superior) the image is resampled to; None keeps its own.
     size
@@ -109,10 +110,14 @@ class Scores:
         float32 (N, 1, *spatial) raw score per voxel, or None for detectors that judge whole images.
     image
         float32 (N,) raw score per case, or None for detectors whose map is reduced to one number.
+    scored
+        bool (N, 1, *spatial) where the map holds a score, if that is less than the batch's foreground (an atlas ends
+        somewhere); None for the whole foreground.
     """
 
     map: Tensor | None = None
     image: Tensor | None = None
+    scored: Tensor | None = None
 
 
 class Detector(nn.Module):

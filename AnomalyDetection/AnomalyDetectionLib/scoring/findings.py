@@ -1,0 +1,154 @@
+"""Findings: connected regions of the rarity map above a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from AnomalyDetectionLib.imaging.geometry import Canonical, Grid
+from AnomalyDetectionLib.imaging.volume import Volume
+
+from .result import Finding
+
+MIDLINE_MM = 2.5
+"""A centroid this near to the midline belongs to neither side."""
+
+
+@dataclass(frozen=True)
+class LeastSize:
+    """The smallest region that is reported; smaller ones are noise to a reader.
+
+    `ml` for volumes, `mm2` for single images with a known pixel spacing, `px` for those without.
+    """
+
+    ml: float = 0.1
+    mm2: float = 25.0
+    px: float = 25.0
+
+    def voxels(self, volume: Volume) -> int:
+        """The least size in voxels of this volume."""
+        size, _ = _voxel_size(volume)
+        least = self.ml if not volume.is_slice else self.mm2 if volume.spacing_known else self.px
+        return max(1, int(np.ceil(least / size - 1e-9)))
+
+    def to_json(self) -> dict[str, float]:
+        """As plain JSON values."""
+        return {"ml": self.ml, "mm2": self.mm2, "px": self.px}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LeastSize:
+        """The inverse of `to_json`."""
+        return cls(float(data["ml"]), float(data["mm2"]), float(data["px"]))
+
+
+def _voxel_size(volume: Volume) -> tuple[float, str]:
+    """Size of one voxel and its unit."""
+    x, y, z = volume.spacing
+    if not volume.spacing_known:
+        return 1.0, "px"
+    return (x * y, "mm²") if volume.is_slice else (x * y * z / 1000, "mL")
+
+
+def label_regions(rarity: NDArray[np.float32], threshold: float, least_voxels: int) -> NDArray[np.int32]:
+    """26-connected regions (8-connected in a single image) of rarity >= threshold with at least that many voxels.
+
+    Parameters
+    ----------
+    rarity
+        (K, J, I), 0 outside the foreground.
+
+    Returns
+    -------
+    int32 (K, J, I), 1 ... n ordered by falling peak rarity, 0 elsewhere.
+    """
+    above = sitk.GetImageFromArray((rarity >= threshold).view(np.uint8))
+    components = sitk.RelabelComponent(sitk.ConnectedComponent(above, True), least_voxels)
+    labels = sitk.GetArrayFromImage(components).astype(np.int32, copy=False)
+    inside = np.flatnonzero(labels)
+    if inside.size == 0:
+        return labels
+    of_voxel, values = labels.ravel()[inside], rarity.ravel()[inside]
+    peaks = np.full(int(of_voxel.max()) + 1, -np.inf)
+    np.maximum.at(peaks, of_voxel, values)
+    rank = np.zeros(peaks.size, dtype=np.int32)
+    rank[np.argsort(-peaks[1:], kind="stable") + 1] = np.arange(1, peaks.size)
+    labels.ravel()[inside] = rank[of_voxel]
+    return labels
+
+
+def midline_of(volume: Volume, foreground: NDArray[np.bool_]) -> float | None:
+    """RAS x (mm) of the plane that divides the foreground evenly into left and right; None if sides are unknown."""
+    if not volume.orientation_known:
+        return None
+    counts = [foreground.sum(axis=axes, dtype=np.int64) for axes in ((0, 1), (0, 2), (1, 2))]  # along i, j, k
+    total = int(counts[0].sum())
+    if total == 0:
+        return None
+    centroid = [float((np.arange(c.size) * c).sum() / total) for c in counts]
+    return float(volume.grid.to_ras(np.array(centroid))[0])
+
+
+def describe(
+    volume: Volume, rarity: NDArray[np.float32], labels: NDArray[np.int32], midline: float | None
+) -> tuple[Finding, ...]:
+    """Size, extent, place, side and rarity of every labelled region.
+
+    Parameters
+    ----------
+    midline
+        RAS x of the midline (`midline_of`), or None where left and right are unknown.
+    """
+    inside = np.flatnonzero(labels)
+    if inside.size == 0:
+        return ()
+    of_voxel, values = labels.ravel()[inside], rarity.ravel()[inside]
+    ijk = np.stack(np.unravel_index(inside, labels.shape)[::-1], axis=1)
+    order = np.argsort(of_voxel, kind="stable")
+    starts = np.searchsorted(of_voxel[order], np.arange(1, int(of_voxel.max()) + 2))
+    unit_size, unit = _voxel_size(volume)
+    findings = []
+    for label in range(1, starts.size):
+        members = order[starts[label - 1] : starts[label]]
+        points, scores = ijk[members], values[members].astype(np.float64)
+        centroid = points.mean(axis=0)
+        nearest = points[int(np.argmin(((points - centroid) ** 2).sum(axis=1)))]
+        centroid_ras = volume.grid.to_ras(centroid)
+        findings.append(
+            Finding(
+                label=label,
+                size=float(members.size * unit_size),
+                size_unit=unit,
+                extent_mm=_extent(volume.grid, points),
+                centroid_ras=_triple(centroid_ras),
+                peak_ras=_triple(volume.grid.to_ras(points[int(np.argmax(scores))])),
+                centroid_ijk=(int(nearest[0]), int(nearest[1]), int(nearest[2])),
+                side=_side(float(centroid_ras[0]), midline),
+                peak=float(scores.max()),
+                mean=float(scores.mean()),
+            )
+        )
+    return tuple(findings)
+
+
+def _triple(point: NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(point[0]), float(point[1]), float(point[2])
+
+
+def _extent(grid: Grid, points: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Extent of voxels (n, 3; i, j, k) along the grid axes nearest to right, anterior, superior, in mm."""
+    along_ijk = (points.max(axis=0) - points.min(axis=0) + 1) * np.array(grid.spacing)
+    axes = Canonical.of(grid).axes  # array axes for S, A, R
+    return _triple(np.array([along_ijk[2 - axes[2]], along_ijk[2 - axes[1]], along_ijk[2 - axes[0]]]))
+
+
+def _side(x: float, midline: float | None) -> str:
+    if midline is None:
+        return "unknown"
+    if abs(x - midline) <= MIDLINE_MM:
+        return "midline"
+    return "right" if x > midline else "left"

@@ -1,0 +1,104 @@
+"""What a threshold costs: false findings per normal scan, measured on the calibration normals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AnomalyDetectionLib.imaging.volume import Volume
+
+from .findings import LeastSize, label_regions
+
+LEVELS = np.round(np.arange(1.0, 12.01, 0.1), 1)
+"""Rarities at which the cost is measured."""
+
+SHARE_WITH_AT_MOST_ONE = 0.95
+"""Share of normal scans that must show at most one false finding at the default threshold (of the calibration normals
+plus one, as for a conformal quantile: with fewer than 20 normals, all of them)."""
+
+
+def count_findings(volume: Volume, rarity: NDArray[np.float32], least: LeastSize) -> NDArray[np.int32]:
+    """Number of findings at each of `LEVELS` in one rarity map; shape (len(LEVELS),)."""
+    least_voxels = least.voxels(volume)
+    counts = np.zeros(LEVELS.size, dtype=np.int32)
+    highest = float(rarity.max())
+    # Work in the box of what exceeds the lowest level: connected components of a whole head cost 0.2 s a level.
+    box = _box(rarity >= LEVELS[0])
+    if box is None:
+        return counts
+    cut = np.ascontiguousarray(rarity[box])
+    for index, level in enumerate(LEVELS):
+        if level > highest:
+            break
+        counts[index] = int(label_regions(cut, float(level), least_voxels).max())
+    return counts
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    lines = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines) if lines[0].size else None
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The default threshold of a model and the price of any other.
+
+    Attributes
+    ----------
+    default
+        Rarity above which a voxel belongs to a finding.
+    levels, findings_per_normal
+        (m,) rarity and the mean number of false findings per calibration normal there.
+    least_size
+        Regions below it are not findings.
+    """
+
+    default: float
+    levels: NDArray[np.float64]
+    findings_per_normal: NDArray[np.float64]
+    least_size: LeastSize
+
+    @classmethod
+    def fit(cls, counts: Sequence[NDArray[np.int32]], least_size: LeastSize) -> Threshold:
+        """From `count_findings` of every calibration normal.
+
+        The default is the lowest level from which upwards at least `SHARE_WITH_AT_MOST_ONE` of normals (with the
+        finite-sample correction of a conformal quantile) have at most one finding.
+        """
+        table = np.stack(counts)  # (n, levels)
+        n = table.shape[0]
+        needed = min(n, int(np.ceil(SHARE_WITH_AT_MOST_ONE * (n + 1))))
+        fine = (table <= 1).sum(axis=0) >= needed
+        # Regions merge as the level falls, so "fine" may come and go: take the level above the last failure.
+        failures = np.flatnonzero(~fine)
+        first = 0 if failures.size == 0 else min(int(failures[-1]) + 1, LEVELS.size - 1)
+        # Low levels can look "fine" because everything has merged into one region: a finding must be rarer than 1 in 100.
+        first = max(first, int(np.searchsorted(LEVELS, 2.0)))
+        return cls(float(LEVELS[first]), LEVELS.copy(), table.mean(axis=0), least_size)
+
+    def cost(self, rarity: float) -> float:
+        """Mean false findings per normal scan at that threshold (interpolated; the ends are held)."""
+        return float(np.interp(rarity, self.levels, self.findings_per_normal))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "default": self.default,
+            "levels": self.levels.tolist(),
+            "findings_per_normal": self.findings_per_normal.tolist(),
+            "least_size": self.least_size.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Threshold:
+        """The inverse of `to_json`."""
+        levels = np.asarray(data["levels"], dtype=np.float64)
+        cost = np.asarray(data["findings_per_normal"], dtype=np.float64)
+        default = float(data["default"])
+        if levels.shape != cost.shape or levels.ndim != 1 or not (np.diff(levels) > 0).all() or not default > 0:
+            raise ValueError("the threshold table is not in order")
+        return cls(default, levels, cost, LeastSize.from_json(data["least_size"]))
