@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from AnomalyDetectionLib.imaging.volume import Volume
-
 from .findings import LeastSize, label_regions
 
 LEVELS = np.round(np.arange(1.0, 12.01, 0.1), 1)
@@ -21,9 +19,8 @@ SHARE_WITH_AT_MOST_ONE = 0.95
 plus one, as for a conformal quantile: with fewer than 20 normals, all of them)."""
 
 
-def count_findings(volume: Volume, rarity: NDArray[np.float32], least: LeastSize) -> NDArray[np.int32]:
-    """Number of findings at each of `LEVELS` in one rarity map; shape (len(LEVELS),)."""
-    least_voxels = least.voxels(volume)
+def count_findings(rarity: NDArray[np.float32], least_voxels: int) -> NDArray[np.int32]:
+    """Number of findings of at least that many voxels at each of `LEVELS` in one rarity map; shape (len(LEVELS),)."""
     counts = np.zeros(LEVELS.size, dtype=np.int32)
     highest = float(rarity.max())
     # Work in the box of what exceeds the lowest level: connected components of a whole head cost 0.2 s a level.

@@ -1,0 +1,102 @@
+"""Which device to compute on, and whether the work fits into it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from AnomalyDetectionLib.errors import InputError
+
+RESERVE = 0.9
+"""Share of the free memory that may be planned with; the rest is for the allocator and other programs."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A device, and why it was taken where "auto" did not get the first choice."""
+
+    device: torch.device
+    note: str | None = None
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of a device in bytes, or None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def choose_device(requested: str, needed_bytes: int) -> Choice:
+    """The device to score on.
+
+    Parameters
+    ----------
+    requested
+        "auto" (the CUDA device with the most free memory if the work fits there, otherwise the CPU), "cpu", "cuda",
+        "cuda:1", "mps".
+    needed_bytes
+        Estimate of the working memory.
+
+    Raises
+    ------
+    InputError
+        If a device asked for by name is not there, or the work fits nowhere.
+    """
+    if requested == "auto":
+        return _automatic(needed_bytes)
+    try:
+        device = torch.device(requested)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {requested!r}; choose auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError(
+                "No CUDA device can be used here (no GPU, its driver, or a PyTorch built without CUDA); choose --device cpu."
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(f"There is no {requested}; this machine has {torch.cuda.device_count()} CUDA device(s).")
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError("No Apple GPU can be used here; choose --device cpu.")
+    elif device.type != "cpu":
+        raise InputError(f"Scoring runs on cpu, cuda or mps, not on {requested!r}.")
+    _check_fits(device, needed_bytes)
+    return Choice(device)
+
+
+def _automatic(needed_bytes: int) -> Choice:
+    note = None
+    if torch.cuda.is_available():
+        gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        best = max(gpus, key=lambda gpu: free_bytes(gpu) or 0)
+        if needed_bytes <= RESERVE * (free_bytes(best) or 0):
+            return Choice(best)
+        note = (
+            f"The GPU has {_gb(free_bytes(best) or 0)} free and {_gb(needed_bytes)} are needed; the CPU is used instead."
+        )
+    cpu = torch.device("cpu")
+    _check_fits(cpu, needed_bytes)
+    return Choice(cpu, note)
+
+
+def _check_fits(device: torch.device, needed_bytes: int) -> None:
+    free = free_bytes(device)
+    if free is not None and needed_bytes > RESERVE * free:
+        raise InputError(
+            f"About {_gb(needed_bytes)} of memory are needed and {_gb(free)} are free on {device}; "
+            "close other programs, crop the image or use a machine with more memory."
+        )
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
