@@ -205,7 +205,7 @@ def pip(python: Path, arguments: Sequence[str], root: Path) -> None:
     """Run pip; its progress bars are shown on a terminal only."""
     quiet = [] if sys.stdout.isatty() else ["--quiet"]
     command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments, *quiet]
-    if subprocess.run(command, cwd=root).returncode:
+    if subprocess.run(command, cwd=root, close_fds=False).returncode:  # pip holds the lock too, if we are killed
         raise SetupError(
             "pip could not install the packages (its message is above). Check the connection to the package index, "
             "or the proxy in the variable https_proxy, and run the same command again: it goes on where it stopped."
@@ -226,6 +226,7 @@ def only_one_at_a_time(root: Path) -> Iterator[None]:
         except OSError:
             say("Another command is setting up .venv; waiting for it...")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)
         yield
 
 
