@@ -97,7 +97,7 @@ class ZScore(Detector):
             centre = values.nanmedian(dim=0).values
             median[slab] = centre
             deviation[slab] = MAD_TO_SD * (values - centre).abs().nanmedian(dim=0).values
-        # A MAD of a few dozen values is itself noisy: borrow from the neighbourhood, never below the voxel's own share.
+        # A MAD of a few dozen values is itself noisy: half of it is taken from the neighbourhood.
         deviation = torch.where(support, deviation, 0.0)
         around = smooth_within(deviation[None, None], support[None, None], 1.5)[0, 0]
         typical = deviation[support].median()

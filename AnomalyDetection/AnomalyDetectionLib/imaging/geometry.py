@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from AnomalyDetectionLib.errors import InputError
 
 SHEAR_TOLERANCE = 1e-3
-"""Largest |cosine| between two voxel axes that still counts as a right angle (0.06 degrees; float32 headers reach 1e-6)."""
+"""Largest |cosine| between two voxel axes that counts as a right angle (0.06 degrees; float32 headers reach 1e-6)."""
 
 _FLIP_XY = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -64,8 +64,8 @@ class Grid:
         if shear > SHEAR_TOLERANCE:
             angle = 90 - np.degrees(np.arccos(min(1.0, shear)))
             raise InputError(
-                f"{self.name}: the voxel axes are sheared by {angle:.2f} degrees (a tilted gantry?); resample the image "
-                "to a rectangular grid first (in Slicer: Transforms or Resample Scalar/Vector/DWI Volume)."
+                f"{self.name}: the voxel axes are sheared by {angle:.2f} degrees (a tilted gantry?); resample the "
+                "image to a rectangular grid first (in Slicer: Transforms or Resample Scalar/Vector/DWI Volume)."
             )
 
     @property
@@ -103,7 +103,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Canonical:
-    """The lossless turn of an array so that its axes run right, anterior, superior as nearly as its own obliquity allows.
+    """The lossless turn of an array so that its axes run as nearly right, anterior, superior as its obliquity allows.
 
     `axes[n]` is the array axis that becomes axis n (K, J, I order), `flips[n]` whether it is reversed after that.
     Nothing is interpolated: `undo(apply(a))` is `a`.
@@ -149,7 +149,7 @@ class Canonical:
 
 
 def with_spacing(grid: Grid, spacing: tuple[float, float, float]) -> Grid:
-    """A grid over the same box with another voxel size (mm along i, j, k); the outer voxel faces coincide to half a voxel."""
+    """A grid over the same box with another voxel size (mm along i, j, k); outer faces coincide to half a voxel."""
     old = np.array(grid.spacing)
     counts = np.array(grid.shape[::-1])
     new = np.array([s if n > 1 else o for s, o, n in zip(spacing, old, counts, strict=True)])

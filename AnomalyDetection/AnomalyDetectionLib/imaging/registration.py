@@ -40,7 +40,9 @@ class Alignment:
     overlap: float
 
 
-def shrink(array: NDArray[np.float32], grid: Grid, spacing: tuple[float, float, float]) -> tuple[NDArray[np.float32], Grid]:
+def shrink(
+    array: NDArray[np.float32], grid: Grid, spacing: tuple[float, float, float]
+) -> tuple[NDArray[np.float32], Grid]:
     """Average whole voxels together until the voxel size is just below `spacing` (mm along i, j, k).
 
     Linear interpolation onto a grid twice as coarse would skip every other voxel and keep its noise; averaging first
@@ -123,7 +125,9 @@ def _centroid(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
     """LPS millimetres of the centroid of a mask."""
     kji = np.argwhere(mask)
     if kji.size == 0:
-        raise InputError(f"{grid.name}: the foreground vanishes at {COARSE_MM:g} mm; the image is too small to be aligned.")
+        raise InputError(
+            f"{grid.name}: the foreground vanishes at {COARSE_MM:g} mm; the image is too small to be aligned."
+        )
     return grid.to_ras(kji.mean(axis=0)[::-1]) * (-1, -1, 1)
 
 

@@ -98,9 +98,7 @@ def build_template(
             reference = _reference(image, foreground, grid, spacing)
             transforms.append(np.eye(4))
         else:
-            alignment = register_affine(
-                image, foreground, grid, reference.image, reference.foreground, reference.grid
-            )
+            alignment = register_affine(image, foreground, grid, reference.image, reference.foreground, reference.grid)
             transforms.append(alignment.template_to_volume)
         progress(done)
     if reference is None:
@@ -113,7 +111,8 @@ def build_template(
         total += sampled
         share += mask
     count = len(transforms)
-    return Template(total / np.maximum(share, 1), share >= count / 2, reference.grid)
+    total /= np.maximum(share, 1)
+    return Template(total, share >= count / 2, reference.grid)
 
 
 def _reference(
@@ -167,7 +166,7 @@ def _unit_to_ras(grid: Grid) -> NDArray[np.float64]:
 
 
 def frame_template(normals: Iterable[Normal], size: tuple[int, int]) -> Template:
-    """Average of images whose frames are stretched onto one frame of `size` (rows, columns) pixels (radiographs)."""
+    """Average of images (radiographs) whose frames are stretched onto one frame of `size` (rows, columns) pixels."""
     grid = Grid((1, *size), np.eye(4), "template")
     total = np.zeros(grid.shape, dtype=np.float32)
     share = np.zeros(grid.shape, dtype=np.float32)
@@ -177,7 +176,8 @@ def frame_template(normals: Iterable[Normal], size: tuple[int, int]) -> Template
         total, share, count = total + sampled, share + mask, count + 1
     if count == 0:
         raise InputError("A template needs at least one normal case.")
-    return Template(total / np.maximum(share, 1), share >= count / 2, grid)
+    total /= np.maximum(share, 1)
+    return Template(total, share >= count / 2, grid)
 
 
 def sample_frame(

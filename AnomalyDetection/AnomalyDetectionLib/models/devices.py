@@ -81,9 +81,7 @@ def _automatic(needed_bytes: int) -> Choice:
         best = max(gpus, key=lambda gpu: free_bytes(gpu) or 0)
         if needed_bytes <= RESERVE * (free_bytes(best) or 0):
             return Choice(best)
-        note = (
-            f"The GPU has {_gb(free_bytes(best) or 0)} free and {_gb(needed_bytes)} are needed; the CPU is used instead."
-        )
+        note = f"The GPU has {_gb(free_bytes(best) or 0)} free and {_gb(needed_bytes)} are needed; the CPU is used instead."
     cpu = torch.device("cpu")
     _check_fits(cpu, needed_bytes)
     return Choice(cpu, note)

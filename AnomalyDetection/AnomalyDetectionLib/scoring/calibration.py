@@ -146,7 +146,14 @@ class Calibrator:
         scale, shape = float(data["tail_scale"]), float(data["tail_shape"])
         increasing = knots.ndim == 1 and knots.shape == rarity.shape and (np.diff(knots) > 0).all()
         finite = np.isfinite(knots).all() and np.isfinite(rarity).all() and np.isfinite([scale, shape]).all()
-        if knots.size == 0 or not increasing or not finite or not (np.diff(rarity) > 0).all() or scale <= 0 or shape < 0:
+        if (
+            knots.size == 0
+            or not increasing
+            or not finite
+            or not (np.diff(rarity) > 0).all()
+            or scale <= 0
+            or shape < 0
+        ):
             raise ValueError("the calibration curve is not strictly increasing")
         return cls(knots, rarity, scale, shape)
 

@@ -71,7 +71,8 @@ class InputSpec:
         known = {f.name for f in fields(cls)}
         if unknown := set(data) - known:
             raise InputError(f"input spec: unknown key {sorted(unknown)[0]!r}; known are {', '.join(sorted(known))}.")
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+        return cls(**values)
 
 
 @dataclass
@@ -96,8 +97,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in parts.items()}
+        return Batch(**moved)
 
 
 @dataclass

@@ -49,7 +49,9 @@ class Prepared:
 
     def to_input(self, array: NDArray, *, nearest: bool = False) -> NDArray:
         """An array on the detector's grid (D, H, W), brought to the input's geometry (K, J, I); 0 where it does not reach."""
-        return resample(array, self.grid, self.source, np.linalg.inv(self.to_source), nearest=nearest)
+        return resample(
+            array, self.grid, self.source, np.linalg.inv(self.to_source).astype(np.float64), nearest=nearest
+        )
 
 
 def check_fits(volume: Volume, spec: InputSpec) -> str | None:

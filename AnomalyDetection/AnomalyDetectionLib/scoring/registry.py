@@ -53,7 +53,9 @@ def detector_class(name: str) -> type[Detector]:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise InputError(f"The detector {name!r} needs the Python package {error.name!r}; install it and try again.") from error
+        raise InputError(
+            f"The detector {name!r} needs the Python package {error.name!r}; install it and try again."
+        ) from error
 
 
 def build(name: str, spec: InputSpec | Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Detector:

@@ -1,0 +1,215 @@
+"""Bundles: a model as a folder that can be handed on, checked and loaded without running foreign code.
+
+A bundle is a MONAI bundle (`configs/metadata.json`, `configs/inference.json`, `models/model.pt`, `docs/README.md`,
+`LICENSE`) plus `anomaly.json`, which names the detector, its input, calibration and provenance and the SHA-256 of every
+other file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from AnomalyDetectionLib.errors import InputError, OutputError
+from AnomalyDetectionLib.imaging.template import Template
+from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.model import Calibration, Model
+from AnomalyDetectionLib.scoring.registry import build
+from AnomalyDetectionLib.scoring.result import ModelIdentity
+
+from .card import LICENCE_NOTICE, inference_config, metadata, model_card
+
+FORMAT = "anomaly-bundle/1"
+MANIFEST = "anomaly.json"
+WEIGHTS = "models/model.pt"
+TEMPLATE = "models/template.npz"
+MAX_MANIFEST_BYTES = 50_000_000
+"""A calibration of some thousand normals takes a few hundred kilobytes; what is far larger is not a manifest."""
+
+
+def write_bundle(model: Model, out: Path | str) -> Model:
+    """Write a model as a bundle and return it with its final identity and path.
+
+    Everything goes into a temporary folder beside `out`, which is then renamed: a bundle is there whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If `out` exists or cannot be written.
+    """
+    out = Path(out)
+    if out.exists():
+        raise OutputError(f"{out}: there is something already; choose another name or remove it first.")
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _write_files(model, partial)
+        written = load_bundle(partial)  # what cannot be read back must not be handed on
+        partial.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out}: the bundle cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return replace(written, path=out)
+
+
+def _write_files(model: Model, folder: Path) -> None:
+    weights = io.BytesIO()
+    torch.save({key: value.detach().cpu().contiguous() for key, value in model.detector.state_dict().items()}, weights)
+    files: dict[str, bytes] = {
+        "LICENSE": LICENCE_NOTICE.encode(),
+        "configs/metadata.json": _json(metadata(model)),
+        "configs/inference.json": _json(inference_config(model)),
+        "docs/README.md": model_card(model).encode(),
+        WEIGHTS: weights.getvalue(),
+    }
+    if model.template is not None:
+        files[TEMPLATE] = model.template.to_bytes()
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    manifest = {
+        "format": FORMAT,
+        "id": model.identity.id,
+        "version": model.identity.version,
+        "detector": model.identity.detector,
+        "config": model.detector.config(),
+        "spec": model.detector.spec.to_json(),
+        "calibration": model.calibration.to_json(),
+        "info": {"created": datetime.now(UTC).isoformat(timespec="seconds"), **model.info},
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in sorted(files.items())
+        },
+    }
+    manifest["sha256"] = _manifest_hash(manifest)
+    (folder / MANIFEST).write_bytes(_json(manifest))
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _manifest_hash(manifest: Mapping[str, Any]) -> str:
+    """Hash of everything in the manifest but the hash itself; since it holds the files' hashes, it identifies the model."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """`anomaly.json` of a bundle, checked against its own hash and format.
+
+    Raises
+    ------
+    InputError
+        If the folder is no bundle, or the file was changed.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such model folder.")
+    if not path.is_file():
+        raise InputError(f"{folder}: not a model bundle (there is no {MANIFEST} in it).")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise InputError(f"{path}: too large for a model's description; install the model again.")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged ({error}); install the model again.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise InputError(f"{path}: the bundle's format is {found!r}, this software reads {FORMAT!r}.")
+    if manifest.get("sha256") != _manifest_hash(manifest):
+        raise InputError(f"{path}: the file was changed after the model was made (SHA-256 differs); install it again.")
+    return manifest
+
+
+def verify_bundle(folder: Path | str) -> dict[str, Any]:
+    """Check every file of a bundle against its SHA-256 and return the manifest.
+
+    Raises
+    ------
+    InputError
+        Naming the first file that is missing, changed or outside the bundle.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    files = manifest.get("files")
+    if not isinstance(files, dict) or WEIGHTS not in files:
+        raise InputError(f"{folder / MANIFEST}: the list of files is missing; install the model again.")
+    for name, facts in files.items():
+        pure = PurePosixPath(str(name))
+        if pure.is_absolute() or ".." in pure.parts:
+            raise InputError(f"{folder / MANIFEST}: names a file outside the bundle ({name}); do not use this model.")
+        path = folder / pure
+        if not path.is_file():
+            raise InputError(f"{path}: missing from the model; install the model again.")
+        if path.stat().st_size != facts.get("bytes") or _file_hash(path) != facts.get("sha256"):
+            raise InputError(f"{path}: the file was changed or damaged (SHA-256 differs); install the model again.")
+    return manifest
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_bundle(folder: Path | str) -> Model:
+    """Verify a bundle and rebuild its model; the weights are read as plain tensors, never as code.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or changed, the detector is unknown, or its weights do not fit.
+    """
+    folder = Path(folder)
+    manifest = verify_bundle(folder)
+    try:
+        spec = InputSpec.from_json(manifest["spec"])
+        detector = build(manifest["detector"], spec, manifest["config"])
+        calibration = Calibration.from_json(manifest["calibration"])
+        identity = ModelIdentity(
+            str(manifest["id"]), str(manifest["version"]), manifest["sha256"], str(manifest["detector"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{folder / MANIFEST}: incomplete or inconsistent ({error}); install the model again."
+        ) from error
+    try:
+        state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        detector.load_state_dict(state, strict=True)
+    except Exception as error:  # torch raises anything from UnpicklingError to RuntimeError here
+        raise InputError(f"{folder / WEIGHTS}: the weights do not fit the detector ({_first_line(error)}).") from error
+    template = Template.from_file(folder / TEMPLATE) if TEMPLATE in manifest["files"] else None
+    if spec.grid != "own" and template is None:
+        raise InputError(f"{folder}: the model's template is missing; install the model again.")
+    detector.eval().requires_grad_(False)
+    return Model(identity, detector, calibration, template, manifest.get("info", {}), folder)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def with_calibration(model: Model, calibration: Calibration, note: Mapping[str, Any]) -> Model:
+    """The same fitted detector under another calibration, not yet written (`calibrate BUNDLE` refits it for a site).
+
+    Parameters
+    ----------
+    note
+        Provenance of the calibration normals; replaces what the model said of its former ones.
+    """
+    return replace(model, calibration=calibration, info={**model.info, "calibration": dict(note)}, path=None)
