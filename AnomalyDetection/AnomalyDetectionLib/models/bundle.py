@@ -102,7 +102,7 @@ def _json(data: Mapping[str, Any]) -> bytes:
 
 
 def _manifest_hash(manifest: Mapping[str, Any]) -> str:
-    """Hash of everything in the manifest but the hash itself; since it holds the files' hashes, it identifies the model."""
+    """Hash of all in the manifest but the hash itself; since the files' hashes are in it, it identifies the model."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

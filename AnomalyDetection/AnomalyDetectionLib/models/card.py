@@ -20,8 +20,8 @@ INTENDED_USE = "Research use only: not a medical device, not for diagnosis."
 LICENCE_NOTICE = """The software that made this model is licensed under the Apache License, Version 2.0
 (http://www.apache.org/licenses/LICENSE-2.0).
 
-The weights and statistics were computed from the training images named in docs/README.md; whoever made the model decides
-under which terms they may be passed on.
+The weights and statistics were computed from the training images named in docs/README.md; whoever made the model
+decides under which terms they may be passed on.
 """
 
 
@@ -102,8 +102,8 @@ def model_card(model: Model) -> str:
         INTENDED_USE,
         "",
         "## What it does",
-        f"Detector `{model.identity.detector}`. For every voxel of a new image it gives the rarity: -log10 of the share of",
-        "normal foreground voxels that score at least as high (2 = one in a hundred, 4 = one in ten thousand).",
+        f"Detector `{model.identity.detector}`. For every voxel of a new image it gives the rarity: -log10 of the",
+        "share of normal foreground voxels that score at least as high (2 = one in a hundred, 4 = one in ten thousand).",
         "",
         "## Input",
         f"- modality: {', '.join(spec.modalities) or 'any'}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -26,7 +27,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         pass
@@ -61,7 +62,7 @@ def choose_device(requested: str, needed_bytes: int) -> Choice:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise InputError(
-                "No CUDA device can be used here (no GPU, its driver, or a PyTorch built without CUDA); choose --device cpu."
+                "No CUDA device can be used here (no GPU, no driver, or PyTorch built without CUDA); choose --device cpu."
             )
         if (device.index or 0) >= torch.cuda.device_count():
             raise InputError(f"There is no {requested}; this machine has {torch.cuda.device_count()} CUDA device(s).")
@@ -81,7 +82,8 @@ def _automatic(needed_bytes: int) -> Choice:
         best = max(gpus, key=lambda gpu: free_bytes(gpu) or 0)
         if needed_bytes <= RESERVE * (free_bytes(best) or 0):
             return Choice(best)
-        note = f"The GPU has {_gb(free_bytes(best) or 0)} free and {_gb(needed_bytes)} are needed; the CPU is used instead."
+        free = _gb(free_bytes(best) or 0)
+        note = f"The GPU has {free} free and {_gb(needed_bytes)} are needed; the CPU is used instead."
     cpu = torch.device("cpu")
     _check_fits(cpu, needed_bytes)
     return Choice(cpu, note)

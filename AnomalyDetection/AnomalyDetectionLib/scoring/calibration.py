@@ -17,7 +17,7 @@ TAIL_SHARE = 0.005
 """Share of normal voxels above which the empirical distribution is replaced by a fitted Pareto tail."""
 
 MAX_TAIL_SHAPE = 0.5
-"""Tail shapes are kept in [0, 0.5]: below 0 the fitted tail would end and saturate, above 0.5 its variance is infinite."""
+"""Tail shapes are kept in [0, 0.5]: below 0 the tail would end and saturate, above 0.5 its variance is infinite."""
 
 _KNOTS = 512
 _BODY_QUANTILES = 4096

@@ -48,9 +48,9 @@ class Prepared:
     overlap: float | None = None
 
     def to_input(self, array: NDArray, *, nearest: bool = False) -> NDArray:
-        """An array on the detector's grid (D, H, W), brought to the input's geometry (K, J, I); 0 where it does not reach."""
+        """An array on the detector's grid (D, H, W) in the input's geometry (K, J, I); 0 where it does not reach."""
         return resample(
-            array, self.grid, self.source, np.linalg.inv(self.to_source).astype(np.float64), nearest=nearest
+            array, self.grid, self.source, np.asarray(np.linalg.inv(self.to_source), dtype=np.float64), nearest=nearest
         )
 
 
@@ -69,11 +69,12 @@ def check_fits(volume: Volume, spec: InputSpec) -> str | None:
         )
     if spec.grid == "template" and volume.is_slice:
         raise InputError(
-            f"{volume.name}: this is a single slice, the model needs a whole volume; give it the folder that holds the series."
+            f"{volume.name}: this is a single slice, the model needs a whole volume; give the folder that holds the series."
         )
     if spec.grid == "template" and volume.shape[0] < LEAST_SLICES:
         raise InputError(
-            f"{volume.name}: {volume.shape[0]} slices are too few to place the image in the body; at least {LEAST_SLICES} are needed."
+            f"{volume.name}: {volume.shape[0]} slices are too few to place the image in the body; "
+            f"at least {LEAST_SLICES} are needed."
         )
     if spec.grid == "frame" and not volume.is_slice:
         raise InputError(f"{volume.name}: the model was made for single images, this one has {volume.shape[0]} slices.")

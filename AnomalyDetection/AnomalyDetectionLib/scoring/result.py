@@ -21,7 +21,7 @@ class Finding:
     size, size_unit
         "mL" for volumes, "mm²" for single images, "px" where the pixel spacing is unknown.
     extent_mm
-        Largest extent along the image's own axes nearest to right, anterior, superior (mm; pixels where the spacing is unknown).
+        Extent along the image's axes nearest to right, anterior, superior (mm; pixels where the spacing is unknown).
     centroid_ras, peak_ras
         Patient millimetres (right, anterior, superior).
     centroid_ijk

@@ -73,7 +73,7 @@ class Threshold:
         # Regions merge as the level falls, so "fine" may come and go: take the level above the last failure.
         failures = np.flatnonzero(~fine)
         first = 0 if failures.size == 0 else min(int(failures[-1]) + 1, LEVELS.size - 1)
-        # Low levels can look "fine" because everything has merged into one region: a finding must be rarer than 1 in 100.
+        # Low levels can look "fine" because everything has merged into one region: findings are rarer than 1 in 100.
         first = max(first, int(np.searchsorted(LEVELS, 2.0)))
         return cls(float(LEVELS[first]), LEVELS.copy(), table.mean(axis=0), least_size)
 

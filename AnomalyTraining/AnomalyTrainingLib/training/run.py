@@ -1,0 +1,151 @@
+"""Run folders: what `train` leaves behind and `export` turns into a bundle.
+
+`run.json` says which configuration and cohort the folder belongs to and whether the run has ended; `template.npz` is
+kept as soon as it is built, so that a run that was killed goes on from there; `model/` is the fitted, calibrated model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from AnomalyDetectionLib import __version__
+from AnomalyDetectionLib.errors import InputError, OutputError
+from AnomalyDetectionLib.imaging.template import Template
+from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
+from AnomalyDetectionLib.scoring.model import Model
+from AnomalyTrainingLib.cohorts.manifest import Cohort
+
+from .config import TrainConfig
+from .statistics import ProgressCallback, fit
+
+FORMAT = "anomaly-run/1"
+
+
+def train(
+    config: TrainConfig,
+    cohort: Cohort,
+    out: Path | str,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    resume: bool = False,
+    progress: ProgressCallback = lambda stage, fraction: None,
+) -> Model:
+    """Fit a detector into a run folder and return the calibrated model.
+
+    Parameters
+    ----------
+    resume
+        Continue a run of the same configuration, cohort and seed; a run that has ended is returned as it is.
+
+    Raises
+    ------
+    InputError
+        For bad input, or a folder that holds another run.
+    OutputError
+        If the folder exists (without `resume`) or cannot be written.
+    """
+    out = Path(out)
+    state = _begin(out, _identity(config, cohort, seed), resume)
+    if state["state"] == "done":
+        return load_bundle(out / "model")
+    kept = out / "template.npz"
+    model = fit(
+        config,
+        cohort,
+        device=device,
+        template=Template.from_file(kept) if kept.exists() else None,
+        on_template=lambda template: write_atomically(kept, template.to_bytes()),
+        progress=progress,
+    )
+    written = write_bundle(model, out / "model") if not (out / "model").exists() else load_bundle(out / "model")
+    _write_state(out, {**state, "state": "done", "model_sha256": written.identity.sha256})
+    kept.unlink(missing_ok=True)
+    return written
+
+
+def export(run: Path | str, out: Path | str) -> Model:
+    """Write the bundle of a run that has ended.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run or the run has not ended.
+    """
+    run = Path(run)
+    state = _read_state(run)
+    if state is None:
+        raise InputError(f"{run}: not a training run (there is no run.json in it).")
+    if state["state"] != "done":
+        raise InputError(f"{run}: this run has not ended; continue it with `train ... --out {run} --resume`.")
+    return write_bundle(load_bundle(run / "model"), out)
+
+
+def _identity(config: TrainConfig, cohort: Cohort, seed: int) -> dict[str, Any]:
+    """What must agree for a run to be continued."""
+    return {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json"),
+        "cohort_sha256": hashlib.sha256(cohort.path.read_bytes()).hexdigest(),
+        "seed": seed,
+        "software": __version__,
+    }
+
+
+def _begin(out: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:
+    found = _read_state(out)
+    if found is None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise OutputError(f"{out}: the folder holds something other than a training run; choose an empty one.")
+        state = {**identity, "state": "running"}
+        _write_state(out, state)
+        return state
+    if not resume:
+        raise OutputError(
+            f"{out}: the folder holds a training run; continue it with --resume or choose another folder."
+        )
+    for key, value in identity.items():
+        if found.get(key) != value:
+            name = key.removesuffix("_sha256")
+            raise InputError(f"{out}: the run in this folder had another {name}; choose another folder for this one.")
+    return found
+
+
+def _read_state(out: Path) -> dict[str, Any] | None:
+    path = out / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); choose another folder.") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path}: not a training run of this version; choose another folder.")
+    return state
+
+
+def _write_state(out: Path, state: dict[str, Any]) -> None:
+    write_atomically(out / "run.json", (json.dumps(state, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
