@@ -116,7 +116,7 @@ class ZScore(Detector):
 
 
 def smooth_within(image: Tensor, foreground: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing that takes nothing from outside the foreground (normalised convolution; Knutsson & Westin 1993).
+    """Gaussian smoothing that takes nothing from outside (normalised convolution; Knutsson & Westin 1993).
 
     Parameters
     ----------

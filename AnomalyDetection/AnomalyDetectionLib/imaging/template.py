@@ -150,7 +150,7 @@ def sample(
 
 
 def frame_to_volume(template: Grid, volume: Grid) -> NDArray[np.float64]:
-    """4 x 4, template to volume, that stretches the canonical frame of one onto that of the other (outer edges meet)."""
+    """4 x 4, template to volume, that stretches one canonical frame onto the other (outer edges meet)."""
     to_unit = np.linalg.inv(_unit_to_ras(template))
     return _unit_to_ras(volume) @ to_unit
 

@@ -103,7 +103,7 @@ def model_card(model: Model) -> str:
         "",
         "## What it does",
         f"Detector `{model.identity.detector}`. For every voxel of a new image it gives the rarity: -log10 of the",
-        "share of normal foreground voxels that score at least as high (2 = one in a hundred, 4 = one in ten thousand).",
+        "share of normal foreground voxels that score at least as high (2 = 1 in 100, 4 = 1 in 10,000).",
         "",
         "## Input",
         f"- modality: {', '.join(spec.modalities) or 'any'}",

@@ -62,7 +62,7 @@ def choose_device(requested: str, needed_bytes: int) -> Choice:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise InputError(
-                "No CUDA device can be used here (no GPU, no driver, or PyTorch built without CUDA); choose --device cpu."
+                "CUDA cannot be used here (no GPU, no driver, or PyTorch built without it); choose --device cpu."
             )
         if (device.index or 0) >= torch.cuda.device_count():
             raise InputError(f"There is no {requested}; this machine has {torch.cuda.device_count()} CUDA device(s).")

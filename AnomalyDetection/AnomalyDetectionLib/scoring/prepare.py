@@ -69,7 +69,7 @@ def check_fits(volume: Volume, spec: InputSpec) -> str | None:
         )
     if spec.grid == "template" and volume.is_slice:
         raise InputError(
-            f"{volume.name}: this is a single slice, the model needs a whole volume; give the folder that holds the series."
+            f"{volume.name}: this is a single slice, the model needs a volume; give the folder that holds the series."
         )
     if spec.grid == "template" and volume.shape[0] < LEAST_SLICES:
         raise InputError(
