@@ -181,7 +181,7 @@ def install(environment: Path, root: Path, extras: Sequence[str]) -> None:
     locked = ["-c", str(root / "requirements.lock")]
     say("Installing PyTorch; this is the largest part...")
     pip(python, ["install", "setuptools", "torch", *locked], root)
-    say(f"Installing the packages for {' and '.join(extras)}...")
+    say(f"Installing the packages for {', '.join(extras)}...")
     pip(python, ["install", "--no-build-isolation", "--editable", f".[{','.join(extras)}]", *locked], root)
     stamp = {"fingerprint": fingerprint(root), "extras": list(extras)}
     temporary = environment / f"{STAMP}.new"
