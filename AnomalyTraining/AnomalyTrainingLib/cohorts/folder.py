@@ -1,0 +1,125 @@
+"""A folder of images as a cohort: one file is one case."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from AnomalyDetectionLib.errors import InputError
+
+from .manifest import DEFAULT_CHANNEL, Case, ImageSource
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm")
+"""Endings of files that are taken for images."""
+
+CLASSES = {"normal": 0, "abnormal": 1}
+"""Folders that give the label."""
+
+
+def cases_of_folder(source: str | Path, *, patient_pattern: str | None = None, masks: str | Path | None = None) -> list[Case]:
+    """Cases of the images under ``SOURCE/normal`` and ``SOURCE/abnormal``, or all of `source` as normals.
+
+    Parameters
+    ----------
+    patient_pattern
+        Regular expression searched in each image's path relative to `source`; its first group (or the whole match) is the
+        patient.  Without it every case is a patient of its own.
+    masks
+        Folder with a mask for abnormal images, under the same path relative to it (the ending may differ).
+
+    Raises
+    ------
+    InputError
+        If there is no image, the pattern is not valid or does not match an image, or two images would get one name.
+    """
+    source = Path(source).absolute()
+    if not source.is_dir():
+        raise InputError(f"{source}: there is no such folder.")
+    pattern = _compiled(patient_pattern)
+    found = list(_labelled_images(source))
+    if not found:
+        raise InputError(
+            f"{source}: no image was found ({', '.join(SUFFIXES)}); put them into the folder, or into its folders 'normal' "
+            "and 'abnormal'; for DICOM series use 'cohort dicom'."
+        )
+    names = _names([(path.relative_to(root), root.name if root != source else "") for path, root, _ in found])
+    mask_of = _masks(Path(masks).absolute()) if masks is not None else {}
+    cases = []
+    for (path, root, label), name in zip(found, names, strict=True):
+        cases.append(
+            Case(
+                case=name,
+                patient=name if pattern is None else _patient(pattern, path.relative_to(source)),
+                images={DEFAULT_CHANNEL: ImageSource(path)},
+                label=label,
+                mask=mask_of.get(_stem(path.relative_to(root))) if label else None,
+            )
+        )
+    return cases
+
+
+def _labelled_images(source: Path) -> Iterator[tuple[Path, Path, int]]:
+    """Path, root folder and label of every image, in order."""
+    classes = [(folder, CLASSES[folder.name.lower()]) for folder in _folders(source) if folder.name.lower() in CLASSES]
+    for root, label in classes or [(source, 0)]:
+        for path in _images_under(root):
+            yield path, root, label
+
+
+def _folders(source: Path) -> list[Path]:
+    return sorted(entry for entry in source.iterdir() if entry.is_dir())
+
+
+def _images_under(root: Path) -> list[Path]:
+    paths = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name.lower().endswith(SUFFIXES))
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+
+
+def _stem(relative: Path) -> str:
+    """The path without the image's ending, with '/' between folders."""
+    text = relative.as_posix()
+    ending = next(suffix for suffix in SUFFIXES if text.lower().endswith(suffix))
+    return text[: -len(ending)]
+
+
+def _names(files: list[tuple[Path, str]]) -> list[str]:
+    """A case name for each (relative path, class folder); the class is put before where names would clash."""
+    plain = [_safe(_stem(relative)) for relative, _ in files]
+    if len({name.casefold() for name in plain}) == len(plain):
+        return plain
+    names = [f"{group}-{name}" if group else name for name, (_, group) in zip(plain, files, strict=True)]
+    clashing = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
+    if clashing:
+        both = " and ".join(str(path) for (path, _), name in zip(files, names, strict=True) if name.casefold() == clashing[0])
+        raise InputError(f"{both} would both be called {clashing[0]!r}; rename one of them.")
+    return names
+
+
+def _safe(stem: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem, flags=re.ASCII).lstrip("._-")[:110]
+    return name or "case"
+
+
+def _masks(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder of masks.")
+    return {_stem(path.relative_to(folder)): path for path in _images_under(folder)}
+
+
+def _compiled(patient_pattern: str | None) -> re.Pattern[str] | None:
+    if patient_pattern is None:
+        return None
+    try:
+        return re.compile(patient_pattern)
+    except re.error as error:
+        raise InputError(f"The patient pattern {patient_pattern!r} is not a regular expression: {error}.") from error
+
+
+def _patient(pattern: re.Pattern[str], relative: Path) -> str:
+    match = pattern.search(relative.as_posix())
+    patient = (match.group(1) if pattern.groups else match.group(0)) if match else None
+    if not patient:
+        raise InputError(f"{relative}: the patient pattern {pattern.pattern!r} does not match; every image needs a patient.")
+    return patient

@@ -1,0 +1,104 @@
+"""What tissues and lesions look like in a sequence, and how that differs between individuals and scanners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AnomalyDetectionLib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Intensities relative to white matter.
+
+    Attributes
+    ----------
+    tissue
+        Of `gm`, `wm` and `csf`.
+    lesion
+        Of the compartments the lesions of `lesions.KINDS` are made of.
+    texture
+        How much of the template's T1 detail (deep grey nuclei, brainstem, myelination) shows, and with which sign.
+    """
+
+    tissue: Mapping[str, float]
+    lesion: Mapping[str, float]
+    texture: float
+
+
+CONTRASTS: Mapping[str, Contrast] = {
+    "t1": Contrast(
+        tissue={"gm": 0.755, "wm": 1.0, "csf": 0.30},  # the template's own ratios
+        lesion={"necrosis": 0.38, "solid": 0.62, "oedema": 0.76, "plaque": 0.70},
+        texture=1.0,
+    ),
+    "flair": Contrast(
+        tissue={"gm": 1.22, "wm": 1.0, "csf": 0.22},  # fluid suppressed, cortex brighter than white matter
+        lesion={"necrosis": 0.62, "solid": 1.45, "oedema": 1.75, "plaque": 1.80},
+        texture=-0.35,
+    ),
+}
+"""Sequences by name.  Ratios are those of usual 1.5-3 T protocols; individuals vary around them."""
+
+_TISSUE_SD = 0.03
+_LESION_SD = 0.05
+
+
+@dataclass(frozen=True)
+class IndividualContrast:
+    """A contrast as one scan of one person shows it: every intensity varied, times the scanner's arbitrary gain."""
+
+    tissue: Mapping[str, float]
+    lesion: Mapping[str, float]
+    texture: float
+    gain: float
+
+    @classmethod
+    def draw(cls, contrast: Contrast, rng: np.random.Generator) -> IndividualContrast:
+        """Vary each tissue by 3 %, each lesion compartment by 5 % (standard deviations), the gain by a factor of up to 2."""
+
+        def vary(values: Mapping[str, float], sd: float) -> dict[str, float]:
+            return {name: value * float(np.clip(rng.normal(1, sd), 1 - 3 * sd, 1 + 3 * sd)) for name, value in values.items()}
+
+        tissue, lesion = vary(contrast.tissue, _TISSUE_SD), vary(contrast.lesion, _LESION_SD)
+        texture = contrast.texture * float(rng.uniform(0.7, 1.2))
+        return cls(tissue, lesion, texture, float(400 * 2 ** rng.uniform(-1, 1)))
+
+    def render(
+        self, tissue: Mapping[str, NDArray[np.float32]], lesion: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Noise-free intensities, float32 (K, J, I), of mixed voxels.
+
+        Parameters
+        ----------
+        tissue
+            Fractions of `gm`, `wm`, `csf`, and `texture`, of the anatomy without lesion.
+        lesion
+            Fractions of lesion compartments; what they take is taken from all tissues alike.
+        """
+        image = self.texture * tissue["texture"]
+        for name, level in self.tissue.items():
+            image = image + level * tissue[name]
+        if lesion:
+            taken = np.minimum(sum(lesion.values()), 1)
+            image = image * (1 - taken)
+            for name, fraction in lesion.items():
+                image = image + self.lesion[name] * fraction
+        return (self.gain * np.maximum(image, 0)).astype(np.float32)
+
+
+def contrast_named(name: str) -> Contrast:
+    """The contrast of that name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in CONTRASTS:
+        raise InputError(f"There is no contrast {name!r}; known are {', '.join(CONTRASTS)}.")
+    return CONTRASTS[name]

@@ -1,0 +1,118 @@
+"""One phantom: an individual's anatomy, perhaps with a lesion, as one scan shows it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.imaging.geometry import Grid
+from AnomalyDetectionLib.imaging.volume import Volume
+
+from .acquisition import Acquisition, heterogeneity, rician, shading
+from .anatomy import CHANNELS, TISSUES, Anatomy
+from .contrast import IndividualContrast, contrast_named
+from .deformation import individual_map
+from .lesions import LesionRequest, Site
+
+VERSION = 1
+"""Raised whenever the same settings would yield other voxels."""
+
+FINEST_MM, COARSEST_MM = 0.8, 6.0
+_NOISE = (0.012, 0.03)  # standard deviation relative to white matter: signal-to-noise of 30 to 80
+
+
+@dataclass(frozen=True, eq=False)
+class Phantom:
+    """A synthesised scan.
+
+    Attributes
+    ----------
+    volume
+        Skull-stripped MR image in whole numbers, 0 outside the brain, on a slightly oblique grid.
+    mask
+        bool (K, J, I), the lesion's voxels, or None for a normal.
+    """
+
+    volume: Volume
+    mask: NDArray[np.bool_] | None
+
+
+def synthesise(
+    anatomy: Anatomy,
+    subject: int,
+    *,
+    contrast: str,
+    spacing: tuple[float, float, float],
+    seed: int = 0,
+    lesion: LesionRequest | None = None,
+) -> Phantom:
+    """Make the scan of one subject.
+
+    The anatomy, pose and lesion of a subject depend on (`seed`, `subject`) only, so two contrasts show the same head.
+
+    Parameters
+    ----------
+    contrast
+        A name in `contrast.CONTRASTS`.
+    spacing
+        Voxel size in mm along (right, anterior, superior).
+
+    Raises
+    ------
+    InputError
+        If the contrast or kind of lesion is unknown, or the voxel size is not between 0.8 and 6 mm.
+    """
+    if not all(FINEST_MM <= size <= COARSEST_MM for size in spacing):
+        raise InputError(f"Phantoms have voxels of {FINEST_MM} to {COARSEST_MM} mm, not {spacing}.")
+    sequence = contrast_named(contrast)
+    acquisition = Acquisition.draw(spacing, _stream(seed, subject, "acquisition"))
+    grid = acquisition.grid
+    averaged = anatomy.at_resolution(spacing)
+    scanner = voxel_points(grid)
+    points = _moved(scanner, np.linalg.inv(acquisition.head_to_scanner))
+    corners = points.reshape(-1, 3)
+    to_template = individual_map(
+        _stream(seed, subject, "anatomy"),
+        corners.amin(0).numpy().astype(np.float64),
+        corners.amax(0).numpy().astype(np.float64),
+        lambda places: averaged.sample(places, ("ventricle",))["ventricle"],
+    )
+    tissue = averaged.sample(to_template(points), CHANNELS if lesion else (*TISSUES, "texture", "brain"))
+    fractions: dict[str, NDArray[np.float32]] = {}
+    if lesion is not None:
+        site = Site(points, scanner[..., 0].numpy(), tissue, spacing)
+        planned = lesion.plan(site, _stream(seed, subject, "lesion"))
+        tissue = averaged.sample(to_template(planned.push(points)), (*TISSUES, "texture", "brain"))
+        fractions = planned.fractions(points, tissue)
+    individual = IndividualContrast.draw(sequence, _stream(seed, subject, "contrast", contrast))
+    scan = _stream(seed, subject, "scan", contrast)
+    image = individual.render(tissue, fractions)
+    image *= heterogeneity(grid.shape, spacing, _stream(seed, subject, "tissue")) * shading(grid.shape, spacing, scan)
+    level = float(scan.uniform(*_NOISE)) * individual.gain * individual.tissue["wm"]
+    brain = tissue["brain"] > 0.5
+    image = np.where(brain, np.round(np.maximum(rician(image, level, scan), 1)), 0).astype(np.float32)
+    mask = None if lesion is None else (np.sum(list(fractions.values()), axis=0) >= 0.5) & brain
+    return Phantom(Volume(image, grid.ijk_to_ras, modality="MR", name=f"sub-{subject:03d}"), mask)
+
+
+def voxel_points(grid: Grid) -> Tensor:
+    """RAS mm of every voxel centre, float32 (K, J, I, 3)."""
+    k, j, i = (torch.arange(n, dtype=torch.float32) for n in grid.shape)
+    index = torch.stack(torch.meshgrid(k, j, i, indexing="ij"), dim=-1).flip(-1)
+    return _moved(index, grid.ijk_to_ras)
+
+
+def _moved(points: Tensor, affine: NDArray[np.float64]) -> Tensor:
+    matrix = torch.from_numpy(np.asarray(affine, dtype=np.float32))
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _stream(seed: int, subject: int, purpose: str, variant: str = "") -> np.random.Generator:
+    """Independent random numbers for one purpose, so that changing one part leaves the others as they were."""
+    return np.random.default_rng(np.random.SeedSequence([seed, subject, zlib.crc32(f"{purpose}/{variant}".encode())]))
