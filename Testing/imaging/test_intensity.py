@@ -121,7 +121,7 @@ def test_an_image_of_unknown_modality_passes(rule):
 
 
 def test_sixteen_bit_values_are_no_luminance():
-    with pytest.raises(InputError, match="0 to 4095.*between 0 and 255"):
+    with pytest.raises(InputError, match=r"0 to 4095.*between 0 and 255"):
         normalise(volume([[[0.0, 4095.0]]], "US"), np.ones((1, 1, 2), bool), "us-luminance")
 
 
