@@ -1,0 +1,67 @@
+"""Fit a detector to the normals of a cohort.
+
+CONFIG is a YAML file or the name of a recipe that ships with the software.  The cohort's manifest must say in its
+column split which normals are for training (train) and which for calibration (calibrate).  RUN holds the fitted model;
+`slicer-anomaly export RUN --out BUNDLE` makes a bundle of it.
+
+The last line of --progress json: event "result" with `run`, `model`, `sha256`, `training_normals` and
+`calibration_normals`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `slicer-anomaly train`."""
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file or a shipped recipe's name, such as zscore_brain")
+    parser.add_argument("--cohort", metavar="CSV", type=Path, required=True, help="the cohort manifest")
+    parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder of the training run")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--seed", type=int, default=0, help="seed of whatever is random (default: 0)")
+    add_progress_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; returns the exit code."""
+    from AnomalyDetectionLib.models.devices import choose_device
+    from AnomalyTrainingLib.cohorts.manifest import read_manifest
+    from AnomalyTrainingLib.training.config import read_config
+    from AnomalyTrainingLib.training.run import train
+
+    config = read_config(args.config)
+    cohort = read_manifest(args.cohort)
+    choose_device(args.device, 0)
+    with Progress(args.progress, by_stage=True) as progress:
+        model = train(
+            config,
+            cohort,
+            args.out,
+            device=args.device,
+            seed=args.seed,
+            resume=args.resume,
+            progress=progress,
+        )
+        if warning := model.calibration.warning():
+            progress.warn(warning)
+        normals = model.info["training"]["normals"]
+        progress.say(
+            f"{config.name} {config.version}: {config.detector} fitted to {normals} normals, "
+            f"calibrated on {model.calibration.n}, in {args.out}"
+        )
+        progress.say(f"Next: slicer-anomaly export {args.out} --out BUNDLE")
+        progress.result(
+            {
+                "run": str(args.out),
+                "model": model.identity.id,
+                "sha256": model.identity.sha256,
+                "training_normals": normals,
+                "calibration_normals": model.calibration.n,
+            }
+        )
+    return 0
