@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from AnomalyDetectionLib.errors import InputError, OutputError
 
-from .inputs import Row, manifest_rows, read_request
+from .inputs import Row, manifest_rows, missing_sentence, read_request
 from .progress import Progress, add_progress_option
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
         if warning := calibration.warning():
             progress.warn(warning)
         progress.say(
-            f"{written.identity.id} {written.identity.version}: calibrated on {calibration.n} normals; findings are above "
-            f"rarity {calibration.threshold.default:g}; the bundle is in {args.out}"
+            f"{written.identity.id} {written.identity.version}: calibrated on {calibration.n} normals; "
+            f"findings are above rarity {calibration.threshold.default:g}; the bundle is in {args.out}"
         )
         progress.result(
             {
@@ -93,6 +93,8 @@ def normal_rows(manifest: Path) -> list[Row]:
             )
     if len(rows) < LEAST_NORMALS:
         raise InputError(f"{manifest.name}: calibration needs at least {LEAST_NORMALS} normals, and there is one.")
+    if missing := next(filter(None, (missing_sentence(row.request) for row in rows)), None):
+        raise InputError(missing)  # now, not after the hour it takes to score those before it
     return rows
 
 
