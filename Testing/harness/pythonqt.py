@@ -16,6 +16,9 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 MODULES = (QtCore, QtGui, QtWidgets, QtUiTools)
+#: Left as methods: QTimer's property hides a static method of the same name, and the size hints are virtual methods
+#: that Qt calls on classes written in Python, where an attribute would end in itself.
+METHODS = {"singleShot", "sizeHint", "minimumSizeHint"}
 
 
 def make_qt() -> types.ModuleType:
@@ -51,7 +54,7 @@ def turn_properties_into_attributes(owner: type) -> None:
     meta: QtCore.QMetaObject = owner.staticMetaObject  # type: ignore[attr-defined]
     for index in range(meta.propertyOffset(), meta.propertyCount()):
         known = meta.property(index)
-        if known.name() != "singleShot":  # QTimer's property hides a static method of the same name
+        if known.name() not in METHODS:
             setattr(owner, known.name(), as_attribute(known.name(), known.isWritable()))
 
 

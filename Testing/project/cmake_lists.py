@@ -2,18 +2,18 @@
 
     python Testing/project/cmake_lists.py
 
-rewrites MODULE_PYTHON_SCRIPTS and MODULE_PYTHON_RESOURCES of both modules from the files that git knows or would add.
+rewrites MODULE_PYTHON_SCRIPTS and MODULE_PYTHON_RESOURCES of both modules from the files that are there.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path, PurePosixPath
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = ("AnomalyDetection", "AnomalyTraining")
 SCRIPTS, RESOURCES = "MODULE_PYTHON_SCRIPTS", "MODULE_PYTHON_RESOURCES"
+LEFT_BEHIND = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".DS_Store"}
 
 
 def listed(module: str, variable: str, checkout: Path = CHECKOUT) -> list[str]:
@@ -33,18 +33,19 @@ def present(module: str, variable: str, checkout: Path = CHECKOUT) -> list[str]:
 
 
 def project_files(checkout: Path, folder: str) -> list[str]:
-    """The files under `folder`, relative to it: those of git and new ones that it does not ignore."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "."]
-    done = subprocess.run(command, cwd=checkout / folder, capture_output=True, text=True, check=True)
-    return [name for name in done.stdout.split("\0") if name and (checkout / folder / name).is_file()]
+    """The files under `folder`, relative to it, without what tools leave behind."""
+    root = checkout / folder
+    paths = (path for path in root.rglob("*") if path.is_file())
+    names = (path.relative_to(root).as_posix() for path in paths)
+    return [name for name in names if not LEFT_BEHIND.intersection(PurePosixPath(name).parts)]
 
 
 def block(text: str, variable: str) -> tuple[int, str, int]:
-    """Where the value of `set(variable …)` starts in a CMake text, the value, and where it ends."""
+    """Where the value of `set(variable …)` starts in a CMake text, the value, and where its bracket is."""
     found = re.search(rf"set\({variable}\n(.*?)\s*\)", text, re.DOTALL)
     if found is None:
         raise ValueError(f"there is no set({variable} …)")
-    return found.start(1), found[1], found.end(1)
+    return found.start(1), found[1], found.end() - 1
 
 
 def refresh(module: str, checkout: Path = CHECKOUT) -> None:
@@ -53,7 +54,8 @@ def refresh(module: str, checkout: Path = CHECKOUT) -> None:
     text = path.read_text(encoding="utf-8")
     for variable in (SCRIPTS, RESOURCES):
         start, _, end = block(text, variable)
-        text = text[:start] + "\n".join(f"  {name}" for name in present(module, variable, checkout)) + text[end:]
+        names = "".join(f"  {name}\n" for name in present(module, variable, checkout))
+        text = f"{text[:start]}{names}  {text[end:]}"
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
