@@ -138,8 +138,8 @@ class OutputFolder:
     # -- making, locking, leaving
 
     def _make(self) -> None:
-        missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
+            missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
             for folder in reversed(missing):
                 folder.mkdir()
                 self._made.append(folder)

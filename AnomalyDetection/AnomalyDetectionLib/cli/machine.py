@@ -201,10 +201,10 @@ def _look_at_memory(report: Report, torch_works: bool) -> None:
 
     from AnomalyDetectionLib.models.devices import free_bytes
 
-    report.memory_free_bytes = free_bytes(torch.device("cpu"))
-    if report.memory_free_bytes is not None and report.memory_free_bytes < LEAST_MEMORY:
+    free = report.memory_free_bytes = free_bytes(torch.device("cpu"))
+    if free is not None and free < LEAST_MEMORY:
         report.warnings.append(
-            f"{report.memory_free_bytes / 1e9:.1f} GB of memory are free; a large volume may need {LEAST_MEMORY / 1e9:.0f} GB."
+            f"{free / 1e9:.1f} GB of memory are free; a large volume needs {LEAST_MEMORY / 1e9:.0f} GB."
         )
 
 
