@@ -202,9 +202,9 @@ def remove_half_installed(python: Path) -> None:
 
 
 def pip(python: Path, arguments: Sequence[str], root: Path) -> None:
-    """Run pip; its progress bars are shown on a terminal only."""
-    quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments, *quiet]
+    """Run pip; its progress bars are shown on a terminal only, elsewhere just its errors."""
+    quiet = [] if sys.stdout.isatty() else ["-qq"]
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments, *quiet]
     if subprocess.run(command, cwd=root, close_fds=False).returncode:  # pip holds the lock too, if we are killed
         raise SetupError(
             "pip could not install the packages (its message is above). Check the connection to the package index, "

@@ -25,7 +25,7 @@ def make_qt() -> types.ModuleType:
     """The module `qt`, and an application for it to run in with settings of its own."""
     for owner in classes_of(*MODULES):
         turn_properties_into_attributes(owner)
-    QtCore.QObject.name = as_attribute("objectName", writable=True)
+    setattr(QtCore.QObject, "name", as_attribute("objectName", writable=True))  # noqa: B010 (no attribute of PySide6)
     qt = types.ModuleType("qt")
     for module in MODULES:
         vars(qt).update({name: getattr(module, name) for name in dir(module) if not name.startswith("_")})
@@ -53,9 +53,9 @@ def turn_properties_into_attributes(owner: type) -> None:
     """Replace the getter methods of a class's own Qt properties by Python properties."""
     meta: QtCore.QMetaObject = owner.staticMetaObject  # type: ignore[attr-defined]
     for index in range(meta.propertyOffset(), meta.propertyCount()):
-        known = meta.property(index)
-        if known.name() not in METHODS:
-            setattr(owner, known.name(), as_attribute(known.name(), known.isWritable()))
+        name = str(meta.property(index).name())
+        if name not in METHODS:
+            setattr(owner, name, as_attribute(name, meta.property(index).isWritable()))
 
 
 READ, WRITE = QtCore.QObject.property, QtCore.QObject.setProperty
