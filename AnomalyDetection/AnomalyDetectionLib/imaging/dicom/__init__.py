@@ -1,0 +1,1 @@
+"""Readers of DICOM: headers, series, slices, pictures, ultrasound, nuclear medicine."""
