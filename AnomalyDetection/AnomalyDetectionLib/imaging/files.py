@@ -79,7 +79,7 @@ def _nifti(path: Path, modality: str) -> Volume:
     notes, affine, spacing_known, orientation_known = _nifti_geometry(image)
     try:
         # The file is in Fortran order: its transpose is (K, J, I) without a copy.
-        array = np.asarray(image.dataobj.get_scaled(np.float32)).reshape(shape, order="F").T
+        array = np.asarray(image.dataobj, dtype=np.float32).reshape(shape, order="F").T
     except Exception as error:  # as above, met while unpacking the voxels
         raise _damaged(path, "NIfTI", error) from error
     return Volume(
