@@ -18,14 +18,16 @@ CLASSES = {"normal": 0, "abnormal": 1}
 """Folders that give the label."""
 
 
-def cases_of_folder(source: str | Path, *, patient_pattern: str | None = None, masks: str | Path | None = None) -> list[Case]:
+def cases_of_folder(
+    source: str | Path, *, patient_pattern: str | None = None, masks: str | Path | None = None
+) -> list[Case]:
     """Cases of the images under ``SOURCE/normal`` and ``SOURCE/abnormal``, or all of `source` as normals.
 
     Parameters
     ----------
     patient_pattern
-        Regular expression searched in each image's path relative to `source`; its first group (or the whole match) is the
-        patient.  Without it every case is a patient of its own.
+        Regular expression searched in each image's path relative to `source`; its first group (or the whole match) is
+        the patient.  Without it every case is a patient of its own.
     masks
         Folder with a mask for abnormal images, under the same path relative to it (the ending may differ).
 
@@ -41,8 +43,8 @@ def cases_of_folder(source: str | Path, *, patient_pattern: str | None = None, m
     found = list(_labelled_images(source))
     if not found:
         raise InputError(
-            f"{source}: no image was found ({', '.join(SUFFIXES)}); put them into the folder, or into its folders 'normal' "
-            "and 'abnormal'; for DICOM series use 'cohort dicom'."
+            f"{source}: no image was found ({', '.join(SUFFIXES)}); put them into the folder, or into its folders "
+            "'normal' and 'abnormal'; for DICOM series use 'cohort dicom'."
         )
     names = _names([(path.relative_to(root), root.name if root != source else "") for path, root, _ in found])
     mask_of = _masks(Path(masks).absolute()) if masks is not None else {}
@@ -92,7 +94,9 @@ def _names(files: list[tuple[Path, str]]) -> list[str]:
     names = [f"{group}-{name}" if group else name for name, (_, group) in zip(plain, files, strict=True)]
     clashing = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
     if clashing:
-        both = " and ".join(str(path) for (path, _), name in zip(files, names, strict=True) if name.casefold() == clashing[0])
+        both = " and ".join(
+            str(path) for (path, _), name in zip(files, names, strict=True) if name.casefold() == clashing[0]
+        )
         raise InputError(f"{both} would both be called {clashing[0]!r}; rename one of them.")
     return names
 
@@ -121,5 +125,7 @@ def _patient(pattern: re.Pattern[str], relative: Path) -> str:
     match = pattern.search(relative.as_posix())
     patient = (match.group(1) if pattern.groups else match.group(0)) if match else None
     if not patient:
-        raise InputError(f"{relative}: the patient pattern {pattern.pattern!r} does not match; every image needs a patient.")
+        raise InputError(
+            f"{relative}: the patient pattern {pattern.pattern!r} does not match; every image needs a patient."
+        )
     return patient

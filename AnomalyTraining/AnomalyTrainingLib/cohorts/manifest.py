@@ -1,8 +1,9 @@
 """The cohort manifest: one CSV for every data set; everything after the adapters reads only it.
 
 Columns: ``case,patient[,study][,order],image[,image_<channel>...][,slice],label[,mask][,split]`` and any others
-(``site``, ``age``, ``sex``, ``view``, ...), which are kept as covariates.  Paths are absolute or relative to the manifest's
-folder; ``FOLDER#SERIES_UID`` names one series of a folder that holds several.
+(``site``, ``age``, ``sex``, ``view``, ...), which are kept as covariates.  Paths are absolute or relative to the
+manifest's folder; ``FOLDER#SERIES`` names one series of a folder that holds several, by its Series Instance UID
+(with ``:2`` and so on where one series holds several images, as `imaging.read.list_series` has it).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from AnomalyDetectionLib.errors import InputError, OutputError
+from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.geometry import resample
 from AnomalyDetectionLib.imaging.read import read_volume
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.imaging.write import atomically
 
 SPLITS = ("train", "calibrate", "validate", "test", "external")
 """Roles a case may have; `external` is never used for fitting or choosing anything."""
@@ -175,18 +177,14 @@ def write_manifest(cases: Iterable[Case], path: str | Path) -> Path:
     covariates = list(dict.fromkeys(name for case in cases for name in case.covariates))
     order = ["case", "patient", "study", "order", *channels, "slice", "label", "mask", "split", *covariates]
     header = [name for name in order if name in used or name in ("case", "patient", "label")]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the manifest cannot be written ({error.strerror or error}).") from error
-    return path
+
+    return atomically(path, write)
 
 
 def load_case_volume(case: Case, channel: str | None = None) -> Volume:
@@ -228,7 +226,8 @@ def load_case_mask(case: Case, volume: Volume) -> NDArray[np.bool_] | None:
         brought = resample(painted, mask.grid, volume.grid)
         if painted.any() and not brought.any() and case.slice is None:
             raise InputError(
-                f"{case.mask}: the mask does not overlap the image of case {case.case}; check that both are in the same space."
+                f"{case.mask}: the mask does not overlap the image of case {case.case}; "
+                "check that both are in the same space."
             )
         painted = brought
     return painted
@@ -337,7 +336,7 @@ def _source(cell: str, folder: Path) -> ImageSource:
     """A path, or FOLDER#SERIES_UID; a path that exists as it stands wins, since file names may hold a '#'."""
     whole = _resolve(cell, folder)
     place, separator, series = cell.rpartition("#")
-    if separator and place and re.fullmatch(r"[0-9.]{1,64}", series) and not _exists(whole):
+    if separator and place and re.fullmatch(r"[0-9.]{1,64}(:\d{1,4})?", series) and not _exists(whole):
         return ImageSource(_resolve(place, folder), series)
     return ImageSource(whole)
 

@@ -20,8 +20,8 @@ ABNORMAL_SHARES: Mapping[str, float] = {"validate": 0.5, "test": 0.5}
 def assign_splits(cases: Iterable[Case], *, seed: int = 0) -> list[Case]:
     """The same cases with a split each, by patient and stratified by label and site.
 
-    A patient is abnormal if any of their cases is.  The outcome depends on the patients' identifiers, labels and sites and
-    on the seed only, not on the order of the rows.
+    A patient is abnormal if any of their cases is.  The outcome depends on the patients' identifiers, labels and sites
+    and on the seed only, not on the order of the rows.
 
     Raises
     ------

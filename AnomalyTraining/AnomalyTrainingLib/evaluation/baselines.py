@@ -70,7 +70,9 @@ def random_scores(_statistics: NormalStatistics) -> ScoreMap:
 
     def score(image: Image, foreground: Mask) -> NDArray[np.float32]:
         seed = int.from_bytes(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8], "little")
-        return np.where(foreground, np.random.default_rng(seed).random(image.shape, dtype=np.float32), 0).astype(np.float32)
+        return np.where(foreground, np.random.default_rng(seed).random(image.shape, dtype=np.float32), 0).astype(
+            np.float32
+        )
 
     return score
 

@@ -106,7 +106,7 @@ def best_dice_oracle(
 def lesion_hits(labels: NDArray[np.integer], truth: NDArray[np.bool_], foreground: NDArray[np.bool_]) -> LesionHits:
     """Which lesions were found, and how many findings are false.
 
-    A lesion is found if at least `HIT_OVERLAP` of its voxels lie in findings, or the voxel nearest to its centroid does.
+    A lesion is found if at least `HIT_OVERLAP` of its voxels lie in findings, or the voxel nearest to its centroid.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def threshold_at_false_findings(
     least_voxels: int,
     allowed: float = 1.0,
 ) -> float:
-    """The lowest score that leaves each calibration normal at most `allowed` findings: how baselines get their threshold.
+    """The lowest score that leaves each calibration normal at most `allowed` findings: a baseline's threshold.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The anatomy phantoms are made from: tissue maps, and how far every place is from the brain's surface and the ventricles."""
+"""The anatomy phantoms are made from: tissue maps, and the distances to the brain's surface and the ventricles."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TISSUES = ("gm", "wm", "csf")
 CHANNELS = (*TISSUES, "texture", "brain", "depth", "ventricle")
 """What can be sampled at a place of an anatomy.
 
-`texture` is what the template's own T1 image adds to the mixture of its tissues (in units of white matter), `brain` the
-share of brain in the voxel, `depth` and `ventricle` the distance in mm to the brain's surface (positive inside) and to the
-lateral and third ventricles (positive outside).
+`texture` is what the template's own T1 image adds to the mixture of its tissues (in units of white matter), `brain`
+the share of brain in the voxel, `depth` and `ventricle` the distance in mm to the brain's surface (positive inside) and
+to the lateral and third ventricles (positive outside).
 """
 
 _T1_OF_TISSUE = {"gm": 166.0, "wm": 220.0, "csf": 66.0}  # means of the ICBM152 T1 where a map exceeds 200 of 255
@@ -67,7 +67,10 @@ class Anatomy:
         inverse = torch.from_numpy(np.linalg.inv(self.grid.ijk_to_ras)).to(torch.float32)
         size = torch.tensor(self.grid.shape[::-1], dtype=torch.float32)
         ijk = points @ inverse[:3, :3].T + inverse[:3, 3]
-        maps = self.maps[[CHANNELS.index(channel) for channel in channels]]
+        wanted = [CHANNELS.index(channel) for channel in channels]
+        adjoining = wanted == list(range(wanted[0], wanted[-1] + 1))
+        # A slice is a view; a list of channels would copy some 200 MB at each call.
+        maps = self.maps[wanted[0] : wanted[-1] + 1] if adjoining else self.maps[wanted]
         values = torch.nn.functional.grid_sample(
             maps[None], (2 * ijk / (size - 1) - 1)[None], mode="bilinear", padding_mode="border", align_corners=True
         )[0]
@@ -99,7 +102,9 @@ def _box(width: float) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def icbm152() -> Anatomy:
-    """The ICBM 2009a symmetric average brain (Fonov et al., NeuroImage 2011), skull-stripped, as the nilearn package carries it.
+    """The ICBM 2009a symmetric average brain (Fonov et al., NeuroImage 2011), skull-stripped.
+
+    Read from where the nilearn package carries it.
 
     Raises
     ------
@@ -117,7 +122,7 @@ def icbm152() -> Anatomy:
     total = np.maximum(gm_array + wm_array, 1e-6)
     excess = np.maximum(total, 1)  # the maps were smoothed separately: together they may pass 1 by a few percent
     gm_array, wm_array = gm_array / excess, wm_array / excess
-    csf = np.where(brain, 1 - gm_array - wm_array, 0)
+    csf = np.where(brain, np.maximum(1 - gm_array - wm_array, 0), 0)
     mixture = gm_array * _T1_OF_TISSUE["gm"] + wm_array * _T1_OF_TISSUE["wm"] + csf * _T1_OF_TISSUE["csf"]
     texture = np.where(brain, (t1_array - mixture) / _T1_OF_TISSUE["wm"], 0)
     depth = _distance(brain)
@@ -128,10 +133,12 @@ def icbm152() -> Anatomy:
 
 
 def _nilearn_map(kind: str) -> nibabel.Nifti1Image:
-    # find_spec: the package is asked where it lies, not imported (its import takes a second and it is only a carrier here).
+    # find_spec asks where the package lies; importing it would take a second, and it is only a carrier here.
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
-        raise InputError("The ICBM152 template comes with the Python package 'nilearn', which is not installed; install it.")
+        raise InputError(
+            "The ICBM152 template comes with the Python package 'nilearn', which is not installed; install it."
+        )
     path = Path(spec.origin).parent / "datasets" / "data" / _TEMPLATE.format(kind)
     if not path.is_file():
         raise InputError(f"{path}: this version of nilearn does not carry the ICBM152 template; install nilearn 0.14.")
@@ -139,7 +146,10 @@ def _nilearn_map(kind: str) -> nibabel.Nifti1Image:
 
 
 def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Distance in voxels to where `mask` is false, worked out at half the resolution (eight times as fast, good to a voxel)."""
+    """Distance in voxels to where `mask` is false, good to a voxel.
+
+    Worked out at half the resolution, which is eight times as fast.
+    """
     coarse = torch.from_numpy(2 * ndimage.distance_transform_edt(mask[::2, ::2, ::2]).astype(np.float32))
     size = tuple(2 * n - 1 for n in coarse.shape)
     fine = torch.nn.functional.interpolate(coarse[None, None], size, mode="trilinear", align_corners=True)[0, 0].numpy()
@@ -149,7 +159,7 @@ def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 def _ventricles(csf: NDArray, depth: NDArray, affine: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Lateral and third ventricles: the largest pool of fluid deep in the brain, above the basal cisterns."""
-    lowest = int(round((-5 - affine[2, 3]) / affine[2, 2]))  # MNI z = -5 mm: the interpeduncular cistern is below
+    lowest = round((-5 - affine[2, 3]) / affine[2, 2])  # MNI z = -5 mm: the interpeduncular cistern is below
     pools = (csf > 0.5) & (depth > 20)
     pools[:lowest] = False
     labels, count = ndimage.label(pools)

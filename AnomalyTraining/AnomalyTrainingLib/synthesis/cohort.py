@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +13,14 @@ import numpy as np
 import torch
 
 from AnomalyDetectionLib.errors import InputError, OutputError
-from AnomalyDetectionLib.imaging.write import write_labels, write_volume
+from AnomalyDetectionLib.imaging.write import atomically, write_labels, write_volume
 
 from ..cohorts.manifest import DEFAULT_CHANNEL, Case, ImageSource, write_manifest
 from ..cohorts.splits import assign_splits
 from .anatomy import ANATOMIES
 from .contrast import contrast_named
 from .lesions import KINDS, LesionRequest
-from .phantom import VERSION, synthesise
+from .phantom import VERSION, check_spacing, synthesise
 
 FOLDER = "volumes"
 """Folder of the images beside the manifest."""
@@ -51,6 +50,7 @@ class PhantomSettings:
 
     def __post_init__(self) -> None:
         contrast_named(self.contrast)
+        check_spacing(self.spacing)
         if self.anatomy not in ANATOMIES:
             raise InputError(f"There is no anatomy {self.anatomy!r}; phantoms are made from {', '.join(ANATOMIES)}.")
         if self.seed < 0:
@@ -117,9 +117,7 @@ def make_phantom_cohort(
     return tuple(cases)
 
 
-def _jobs(
-    folder: Path, subjects: int, settings: PhantomSettings, lesions: Sequence[LesionRequest]
-) -> Iterator[_Job]:
+def _jobs(folder: Path, subjects: int, settings: PhantomSettings, lesions: Sequence[LesionRequest]) -> Iterator[_Job]:
     requests = [*[None] * subjects, *lesions]
     for subject, lesion in enumerate(requests, start=1):
         patient = f"sub-{subject:04d}"
@@ -146,11 +144,11 @@ def _claim(folder: Path, settings: PhantomSettings) -> None:
         except ValueError as error:
             raise InputError(f"{path}: this is not a record of phantoms; choose another folder.") from error
         if found != wanted:
-            raise InputError(f"{folder}: it holds phantoms made with other settings; choose another folder or delete it.")
+            raise InputError(
+                f"{folder}: it holds phantoms made with other settings; choose another folder or delete it."
+            )
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    atomically(path, lambda temporary: temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8"))
 
 
 def _make_all(
@@ -167,7 +165,9 @@ def _make_all(
         return
     # spawn: forked children of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(missing)), context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         waiting = [pool.submit(_make, job, settings) for job in missing]
         try:
             for future in as_completed(waiting):

@@ -59,10 +59,13 @@ class IndividualContrast:
 
     @classmethod
     def draw(cls, contrast: Contrast, rng: np.random.Generator) -> IndividualContrast:
-        """Vary each tissue by 3 %, each lesion compartment by 5 % (standard deviations), the gain by a factor of up to 2."""
+        """Vary each tissue by 3 %, each lesion compartment by 5 % (one standard deviation), the gain up to twofold."""
 
         def vary(values: Mapping[str, float], sd: float) -> dict[str, float]:
-            return {name: value * float(np.clip(rng.normal(1, sd), 1 - 3 * sd, 1 + 3 * sd)) for name, value in values.items()}
+            return {
+                name: value * float(np.clip(rng.normal(1, sd), 1 - 3 * sd, 1 + 3 * sd))
+                for name, value in values.items()
+            }
 
         tissue, lesion = vary(contrast.tissue, _TISSUE_SD), vary(contrast.lesion, _LESION_SD)
         texture = contrast.texture * float(rng.uniform(0.7, 1.2))

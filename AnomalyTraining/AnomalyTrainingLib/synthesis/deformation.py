@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 LEVELS_MM = ((60.0, 7.0), (30.0, 3.5), (15.0, 1.7))
@@ -55,7 +56,11 @@ class LatticeField:
         size = torch.tensor(self.values.shape[:0:-1], dtype=torch.float32)
         index = (points - torch.tensor(self.origin, dtype=torch.float32)) / self.step
         sampled = torch.nn.functional.grid_sample(
-            self.values[None], (2 * index / (size - 1) - 1)[None], mode="bilinear", padding_mode="border", align_corners=True
+            self.values[None],
+            (2 * index / (size - 1) - 1)[None],
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=True,
         )[0]
         return sampled.movedim(0, -1)
 
@@ -126,7 +131,9 @@ def individual_map(
     matrix = _affine_variation(rng)
     pad = 20.0
     origin = tuple(float(v) for v in low - pad)
-    shape = tuple(int(np.ceil((h - lo + 2 * pad) / _LATTICE_MM)) + 1 for lo, h in zip(low[::-1], high[::-1], strict=True))
+    shape = tuple(
+        int(np.ceil((h - lo + 2 * pad) / _LATTICE_MM)) + 1 for lo, h in zip(low[::-1], high[::-1], strict=True)
+    )
     start = lattice_points(shape, origin, _LATTICE_MM)  # type: ignore[arg-type]
     points = start
     for control_mm, sd in LEVELS_MM:
@@ -134,7 +141,7 @@ def individual_map(
         points = points + LatticeField(sd * noise, origin, _LATTICE_MM)(points)  # type: ignore[arg-type]
     template = points @ matrix.T
     wall = float(np.clip(rng.normal(0, VENTRICLE_SD_MM), -2 * VENTRICLE_SD_MM, 2 * VENTRICLE_SD_MM))
-    template = template + wall * _towards_ventricles(template, ventricle(template))
+    template = template + wall * _towards_ventricles(ventricle(template))
     field = LatticeField((template - start).movedim(-1, 0).contiguous(), origin, _LATTICE_MM)  # type: ignore[arg-type]
     return lambda places: places + field(places)
 
@@ -150,10 +157,12 @@ def _affine_variation(rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(((np.eye(3) + shear) @ np.diag(size * axes)).astype(np.float32))
 
 
-def _towards_ventricles(points: Tensor, distance: NDArray[np.float32]) -> Tensor:
-    """Vectors (Z, Y, X, 3) of length up to 1 towards the ventricles, fading with distance from their wall."""
-    spacing = [float((points[1, 0, 0] - points[0, 0, 0])[2]), float((points[0, 1, 0] - points[0, 0, 0])[1])]
-    spacing.append(float((points[0, 0, 1] - points[0, 0, 0])[0]))
-    gradient = np.stack(np.gradient(distance, *spacing)[::-1], axis=-1)
-    fade = np.exp(-np.abs(distance) / _VENTRICLE_REACH_MM)[..., None]
-    return torch.from_numpy((-gradient * fade).astype(np.float32))
+def _towards_ventricles(distance: NDArray[np.float32]) -> Tensor:
+    """Vectors (Z, Y, X, 3) of length up to 1 on the lattice, towards the ventricles, fading away from their wall.
+
+    They are smoothed over 6 mm: midway between two walls the direction flips, and space would fold there.
+    """
+    gradient = np.gradient(distance, _LATTICE_MM)[::-1]
+    fade = np.exp(-np.abs(distance) / _VENTRICLE_REACH_MM)
+    vectors = [ndimage.gaussian_filter(-part * fade, 6.0 / _LATTICE_MM) for part in gradient]
+    return torch.from_numpy(np.stack(vectors, axis=-1).astype(np.float32))

@@ -1,7 +1,7 @@
 """Synthetic lesions, put into the tissue before contrast, shading and noise, so that they share all of them.
 
-A lesion is first planned (place, shape), then says how it displaces the tissue around it and which share of each voxel its
-compartments take.  Kinds are listed in `KINDS`.
+A lesion is first planned (place, shape), then says how it displaces the tissue around it and which share of each voxel
+its compartments take.  Kinds are listed in `KINDS`.
 """
 
 from __future__ import annotations

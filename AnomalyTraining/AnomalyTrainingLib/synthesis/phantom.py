@@ -68,8 +68,7 @@ def synthesise(
     InputError
         If the contrast or kind of lesion is unknown, or the voxel size is not between 0.8 and 6 mm.
     """
-    if not all(FINEST_MM <= size <= COARSEST_MM for size in spacing):
-        raise InputError(f"Phantoms have voxels of {FINEST_MM} to {COARSEST_MM} mm, not {spacing}.")
+    check_spacing(spacing)
     sequence = contrast_named(contrast)
     acquisition = Acquisition.draw(spacing, _stream(seed, subject, "acquisition"))
     grid = acquisition.grid
@@ -99,6 +98,19 @@ def synthesise(
     image = np.where(brain, np.round(np.maximum(rician(image, level, scan), 1)), 0).astype(np.float32)
     mask = None if lesion is None else (np.sum(list(fractions.values()), axis=0) >= 0.5) & brain
     return Phantom(Volume(image, grid.ijk_to_ras, modality="MR", name=f"sub-{subject:03d}"), mask)
+
+
+def check_spacing(spacing: tuple[float, float, float]) -> None:
+    """Refuse voxel sizes (mm) that the template is too coarse or a brain too small for.
+
+    Raises
+    ------
+    InputError
+        If one is not between 0.8 and 6 mm.
+    """
+    if not all(FINEST_MM <= size <= COARSEST_MM for size in spacing):
+        sizes = " x ".join(f"{size:g}" for size in spacing)
+        raise InputError(f"Phantoms have voxels of {FINEST_MM} to {COARSEST_MM} mm, not {sizes} mm.")
 
 
 def voxel_points(grid: Grid) -> Tensor:

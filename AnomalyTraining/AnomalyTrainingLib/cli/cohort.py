@@ -1,0 +1,221 @@
+"""Describe a data set as a cohort manifest: one CSV with a row for every case, which everything else reads.
+
+Edit the CSV as you like afterwards: its columns are
+  case,patient[,study][,order],image[,image_<channel>...][,slice],label[,mask][,split][,site][,age][,sex][,view]...
+label is 0 (normal) or 1 (abnormal); split is train, calibrate, validate, test or external; all cases of a patient
+belong to one split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
+from AnomalyDetectionLib.errors import InputError
+
+from ..synthesis import ANATOMY_NAMES, CONTRAST_NAMES, LESION_NAMES
+
+if TYPE_CHECKING:  # what needs torch or pydicom is imported when it is needed: the help answers at once
+    from ..cohorts.manifest import Case
+    from ..synthesis.lesions import LesionRequest
+
+_HELP = argparse.RawDescriptionHelpFormatter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One sub-command for each kind of source."""
+    sources = parser.add_subparsers(dest="source_kind", required=True, metavar="{folder,dicom,phantom}")
+    _add_folder(sources)
+    _add_dicom(sources)
+    _add_phantom(sources)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the manifest; 0 when done."""
+    from ..cohorts.manifest import write_manifest
+    from ..cohorts.splits import assign_splits
+
+    out = Path(args.out)
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"{out}: the manifest is a CSV file; give --out a name that ends in .csv.")
+    if out.exists() and args.source_kind != "phantom":  # it may have been edited by hand
+        raise InputError(f"{out}: there is such a file already; give --out another name or delete it.")
+    with Progress(args.progress) as progress:
+        if args.source_kind == "phantom":
+            cases: Sequence[Case] = _make_phantoms(args, out, progress)
+        else:
+            cases = _read_folder(args) if args.source_kind == "folder" else _read_dicom(args, progress)
+            if args.split:
+                cases = assign_splits(cases, seed=args.split_seed)
+            write_manifest(cases, out)
+        _report(cases, out, progress)
+    return 0
+
+
+def _read_folder(args: argparse.Namespace) -> list[Case]:
+    from ..cohorts.folder import cases_of_folder
+
+    return cases_of_folder(args.source, patient_pattern=args.patient_pattern, masks=args.masks)
+
+
+def _read_dicom(args: argparse.Namespace, progress: Progress) -> list[Case]:
+    from ..cohorts.dicom import cases_of_dicom
+
+    return cases_of_dicom(
+        args.source,
+        modality=args.modality,
+        description=args.description,
+        salt=args.salt,
+        label=args.label,
+        progress=lambda fraction: progress("reading headers", fraction),
+        warn=progress.warn,
+    )
+
+
+def _make_phantoms(args: argparse.Namespace, out: Path, progress: Progress) -> Sequence[Case]:
+    from ..synthesis.cohort import PhantomSettings, make_phantom_cohort
+
+    return make_phantom_cohort(
+        out,
+        subjects=args.subjects,
+        settings=PhantomSettings(args.contrast, _spacing(args.spacing), args.seed, args.source),
+        lesions=[request for text in args.lesions for request in _lesions(text)],
+        split=args.split,
+        workers=args.workers,
+        progress=lambda done, total: progress("making phantoms", done / total),
+    )
+
+
+def _report(cases: Sequence[Case], out: Path, progress: Progress) -> None:
+    from ..cohorts.manifest import SPLITS
+
+    abnormal = sum(case.label for case in cases)
+    patients = len({case.patient for case in cases})
+    splits = Counter(case.split for case in cases if case.split)
+    progress.say(
+        f"{out}: {len(cases)} cases of {patients} patients, {len(cases) - abnormal} normal, {abnormal} abnormal."
+    )
+    if splits:
+        progress.say("  " + ", ".join(f"{name} {splits[name]}" for name in SPLITS if splits[name]))
+    fields = {"cases": len(cases), "patients": patients, "abnormal": abnormal, "splits": dict(splits)}
+    progress.result({"manifest": str(out), **fields})
+
+
+def _spacing(text: str) -> tuple[float, float, float]:
+    """'2' or '1,1,3'."""
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 3):
+        raise InputError(f"--spacing is one voxel size in mm or three with commas between, not {text!r}.")
+    x, y, z = sizes * 3 if len(sizes) == 1 else sizes
+    return x, y, z
+
+
+def _lesions(text: str) -> list[LesionRequest]:
+    """'tumour=5' as five requests."""
+    from ..synthesis.lesions import LesionRequest
+
+    match = re.fullmatch(r"([a-z]+)(?:=(\d{1,4}))?", text)
+    if match is None or match.group(1) not in LESION_NAMES:
+        raise InputError(f"--lesions is KIND=COUNT with one of the kinds {', '.join(LESION_NAMES)}, not {text!r}.")
+    return [LesionRequest(match.group(1))] * int(match.group(2) or 1)
+
+
+def _add_folder(sources: argparse._SubParsersAction) -> None:
+    parser = sources.add_parser(
+        "folder",
+        help="image files: one file is one case",
+        description="Every image file under SRC/normal (label 0) and SRC/abnormal (label 1) is a case; without these\n"
+        "folders every image under SRC is a normal one. NIfTI, NRRD, MetaImage, PNG, JPEG or single DICOM files.",
+        formatter_class=_HELP,
+    )
+    parser.add_argument("source", metavar="SRC", help="the folder")
+    parser.add_argument(
+        "--patient-pattern",
+        metavar="REGEX",
+        help="found in each path below SRC; its first group is the patient: '(sub-[0-9]+)' (default: every case "
+        "is a patient of its own)",
+    )
+    parser.add_argument(
+        "--masks", metavar="DIR", help="masks of the abnormal images, named as they are below SRC/abnormal"
+    )
+    _add_common(parser)
+    _add_split(parser)
+
+
+def _add_dicom(sources: argparse._SubParsersAction) -> None:
+    parser = sources.add_parser(
+        "dicom",
+        help="a tree of DICOM files: one series is one case",
+        description="Every image series under SRC is a case. Patients are named by a hash of their ID, never by their\n"
+        "name; the paths of the files stand in the manifest as they are.",
+        formatter_class=_HELP,
+    )
+    parser.add_argument("source", metavar="SRC", help="the folder, with any folders in it")
+    parser.add_argument("--modality", metavar="CODE", help="only series of this modality: MR, CT, CR, ...")
+    parser.add_argument("--description", metavar="REGEX", help="only series whose description contains this (any case)")
+    parser.add_argument(
+        "--salt",
+        help="secret text mixed into the hash of patient IDs: the same text gives the same names in every manifest "
+        "(default: a random one, so that names mean nothing outside this manifest)",
+    )
+    parser.add_argument("--label", type=int, choices=(0, 1), default=0, help="label of all cases (default 0, normal)")
+    _add_common(parser)
+    _add_split(parser)
+
+
+def _add_phantom(sources: argparse._SubParsersAction) -> None:
+    parser = sources.add_parser(
+        "phantom",
+        help="synthetic brains made from a real template",
+        description="Makes skull-stripped brain MR images of individual anatomy, contrast, coil shading and noise\n"
+        "from the template SRC, into the folder 'volumes' beside the manifest. Run again with the same settings,\n"
+        "it makes what is missing.",
+        formatter_class=_HELP,
+    )
+    parser.add_argument(
+        "source", metavar="SRC", choices=ANATOMY_NAMES, help=f"the template: {', '.join(ANATOMY_NAMES)}"
+    )
+    parser.add_argument("--subjects", type=int, default=24, metavar="N", help="normal subjects (default 24)")
+    parser.add_argument("--contrast", choices=CONTRAST_NAMES, default="t1", help="look of the images (default t1)")
+    parser.add_argument("--spacing", default="2", metavar="MM", help="voxel size, or three as 1,1,3 (default 2)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="whole number; the same seed gives the same images (default 0)"
+    )
+    parser.add_argument(
+        "--lesions",
+        nargs="+",
+        default=[],
+        metavar="KIND=COUNT",
+        help=f"further subjects with a lesion, by kind ({', '.join(LESION_NAMES)}): tumour=5 plaques=5",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=min(2, os.cpu_count() or 1), metavar="N", help="processes (default 2)"
+    )
+    parser.add_argument("--split", action="store_true", help="assign splits; lesions go to validate and test only")
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, metavar="cohort.csv", help="the manifest to write")
+    add_progress_option(parser)
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split",
+        action="store_true",
+        help="assign splits by patient: normals 50 %% train, 20 %% calibrate, 15 %% validate, 15 %% test; patients "
+        "with an abnormal case half validate, half test",
+    )
+    parser.add_argument(
+        "--split-seed", type=int, default=0, metavar="N", help="another seed, another assignment (default 0)"
+    )

@@ -1,0 +1,217 @@
+"""`slicer-anomaly cohort`: folders, DICOM trees and phantoms become manifests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+
+from AnomalyDetectionLib.cli.main import main
+from AnomalyDetectionLib.imaging.read import read_volume
+from AnomalyTrainingLib.cohorts.manifest import load_case_mask, load_case_volume, read_manifest
+from AnomalyTrainingLib.synthesis import ANATOMY_NAMES, CONTRAST_NAMES, LESION_NAMES
+from AnomalyTrainingLib.synthesis.anatomy import ANATOMIES
+from AnomalyTrainingLib.synthesis.cohort import PhantomSettings, make_phantom_cohort
+from AnomalyTrainingLib.synthesis.contrast import CONTRASTS
+from AnomalyTrainingLib.synthesis.lesions import KINDS, LesionRequest
+
+COARSE = PhantomSettings("flair", (4.0, 4.0, 4.0))
+
+
+def image_files(folder: Path, names: str) -> None:
+    for name in names.split():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def cohort(*arguments: object) -> int:
+    return main(["cohort", *(str(argument) for argument in arguments)])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one sentence a refused command says."""
+    capsys.readouterr()
+    assert cohort(*arguments, "--progress", "none") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+def test_classes_give_labels_and_every_file_is_a_patient_of_its_own(tmp_path, capsys):
+    image_files(tmp_path / "set", "normal/s1_a.nii.gz normal/s2_a.nrrd abnormal/s3_a.nii.gz abnormal/notes.txt")
+    assert cohort("folder", tmp_path / "set", "--out", tmp_path / "c.csv") == 0
+    cases = read_manifest(tmp_path / "c.csv").cases
+    assert {c.case: (c.patient, c.label) for c in cases} == {
+        "s1_a": ("s1_a", 0),
+        "s2_a": ("s2_a", 0),
+        "s3_a": ("s3_a", 1),
+    }
+    assert "3 cases of 3 patients, 2 normal, 1 abnormal" in capsys.readouterr().out
+
+
+def test_a_flat_folder_is_all_normal_and_a_pattern_finds_patients(tmp_path):
+    image_files(tmp_path / "set", "s1_t0.nii.gz s1_t1.nii.gz s2_t0.nii.gz .hidden.nii.gz")
+    out = tmp_path / "c.csv"
+    assert cohort("folder", tmp_path / "set", "--patient-pattern", "(s[0-9]+)_", "--out", out) == 0
+    cases = read_manifest(out).cases
+    assert [(c.case, c.patient, c.label) for c in cases] == [("s1_t0", "s1", 0), ("s1_t1", "s1", 0), ("s2_t0", "s2", 0)]
+
+
+def test_files_of_one_name_in_two_classes_stay_apart_and_masks_are_found(tmp_path):
+    image_files(tmp_path, "set/normal/1.nii.gz set/abnormal/1.nii.gz set/abnormal/2.nii.gz masks/1.nrrd")
+    assert cohort("folder", tmp_path / "set", "--masks", tmp_path / "masks", "--out", tmp_path / "c.csv") == 0
+    cases = {c.case: c for c in read_manifest(tmp_path / "c.csv")}
+    assert set(cases) == {"normal-1", "abnormal-1", "abnormal-2"}
+    assert cases["abnormal-1"].mask == tmp_path / "masks" / "1.nrrd"
+    assert cases["abnormal-2"].mask is None and cases["normal-1"].mask is None
+
+
+def test_a_split_is_assigned_on_request(tmp_path, capsys):
+    image_files(tmp_path / "set", " ".join(f"normal/{n}.png" for n in range(40)) + " abnormal/x.png abnormal/y.png")
+    assert cohort("folder", tmp_path / "set", "--split", "--out", tmp_path / "c.csv", "--progress", "json") == 0
+    event = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert event["event"] == "result" and event["abnormal"] == 2
+    assert event["splits"] == {"train": 20, "calibrate": 8, "validate": 7, "test": 7}
+    assert {c.split for c in read_manifest(tmp_path / "c.csv").of(label=1)} == {"validate", "test"}
+
+
+def test_bad_folders_and_options_are_refused_with_one_sentence(tmp_path, capsys):
+    empty, out = tmp_path / "empty", tmp_path / "c.csv"
+    image_files(tmp_path, "set/a.nii.gz empty/readme.txt twice/a_b.nii.gz twice/a_b.nrrd")
+    assert "no image was found" in refusal(capsys, "folder", empty, "--out", out)
+    assert "no such folder" in refusal(capsys, "folder", tmp_path / "none", "--out", out)
+    assert "no such folder" in refusal(capsys, "dicom", tmp_path / "none", "--out", out)
+    assert "does not match" in refusal(capsys, "folder", tmp_path / "set", "--patient-pattern", "p[0-9]", "--out", out)
+    assert "regular expression" in refusal(capsys, "folder", tmp_path / "set", "--patient-pattern", "(", "--out", out)
+    assert "ends in .csv" in refusal(capsys, "folder", tmp_path / "set", "--out", tmp_path / "c.txt")
+    assert "would both be called" in refusal(capsys, "folder", tmp_path / "twice", "--out", out)
+    assert "too few to split" in refusal(capsys, "folder", tmp_path / "set", "--split", "--out", out)
+    assert not out.exists()
+    out.write_text("edited by hand", encoding="utf-8")
+    assert "there is such a file already" in refusal(capsys, "folder", tmp_path / "set", "--out", out)
+    assert out.read_text(encoding="utf-8") == "edited by hand"
+
+
+@pytest.fixture(scope="module")
+def dicom_tree(tmp_path_factory) -> Path:
+    """Two patients of pydicom's test files: series that share a folder, single radiographs, two CTs."""
+    tree = tmp_path_factory.mktemp("tree")
+    root = Path(get_testdata_file("DICOMDIR")).parent
+    for name in ("77654033/CR1", "77654033/CR2", "98892003/MR1", "98892001/CT5N"):
+        shutil.copytree(root / name, tree / name)
+    together = tree / "together"
+    together.mkdir()
+    for folder in ("98892003/MR2", "98892001/CT2N"):
+        for number, file in enumerate(sorted((root / folder).iterdir())):
+            shutil.copy(file, together / f"{folder.replace('/', '-')}-{number}")
+    return tree
+
+
+def test_every_series_of_a_dicom_tree_is_a_case_that_can_be_read(dicom_tree, tmp_path):
+    assert cohort("dicom", dicom_tree, "--out", tmp_path / "c.csv") == 0
+    cases = read_manifest(tmp_path / "c.csv").cases
+    assert len({c.patient for c in cases}) == 2
+    sources = [c.images["image"] for c in cases]
+    assert any(s.series for s in sources) and any(not s.series for s in sources)
+    for case in cases:
+        assert load_case_volume(case).modality == case.covariates["modality"]
+    shared = [c for c in cases if c.image.name == "together" and c.covariates["modality"] == "MR"]
+    assert len({load_case_volume(c).sha256() for c in shared}) == len(shared) > 1
+
+
+def test_series_are_chosen_by_modality_and_description(dicom_tree, tmp_path, capsys):
+    assert cohort("dicom", dicom_tree, "--modality", "cr", "--label", 1, "--out", tmp_path / "cr.csv") == 0
+    cases = read_manifest(tmp_path / "cr.csv").cases
+    assert len(cases) == 2 and {c.label for c in cases} == {1} and {c.covariates["view"] for c in cases} == {"AP", "LL"}
+    assert all(c.image.is_file() for c in cases)
+    message = refusal(capsys, "dicom", dicom_tree, "--modality", "PT", "--out", tmp_path / "pt.csv")
+    assert "none of the" in message and "MR '" in message
+
+
+def test_no_patient_name_or_id_reaches_the_manifest_and_a_salt_repeats_names(dicom_tree, tmp_path):
+    for number, salt in enumerate((["--salt", "a"], ["--salt", "a"], ["--salt", "b"], [])):
+        assert cohort("dicom", dicom_tree / "77654033", *salt, "--out", tmp_path / f"{number}.csv") == 0
+    texts = [(tmp_path / f"{number}.csv").read_text(encoding="utf-8") for number in range(4)]
+    assert texts[0] == texts[1] and len(set(texts)) == 3
+    first = next(path for path in (dicom_tree / "77654033").rglob("*") if path.is_file())
+    dataset = pydicom.dcmread(first)
+    for case in read_manifest(tmp_path / "0.csv"):
+        columns = " ".join([case.case, case.patient, case.study, *case.covariates.values()])
+        for value in (dataset.PatientID, dataset.PatientName.family_name, dataset.StudyInstanceUID):
+            assert str(value) not in columns
+
+
+def test_studies_of_a_patient_are_numbered_in_time_and_ages_are_in_years(dicom_tree, tmp_path):
+    assert cohort("dicom", dicom_tree, "--out", tmp_path / "c.csv") == 0
+    orders = {}
+    for case in read_manifest(tmp_path / "c.csv"):
+        orders.setdefault(case.patient, {})[case.study] = case.order
+        assert 40 < float(case.covariates["age"]) < 50
+    assert all(sorted(of_patient.values()) == list(range(1, len(of_patient) + 1)) for of_patient in orders.values())
+
+
+def test_a_series_that_lies_in_two_places_is_refused(dicom_tree, tmp_path, capsys):
+    shutil.copytree(dicom_tree / "98892001", tmp_path / "tree" / "a")
+    shutil.copytree(dicom_tree / "98892001", tmp_path / "tree" / "b")
+    message = refusal(capsys, "dicom", tmp_path / "tree", "--out", tmp_path / "c.csv")
+    assert "remove one of the copies" in message
+    (tmp_path / "empty").mkdir()
+    message = refusal(capsys, "dicom", tmp_path / "empty", "--out", tmp_path / "c.csv")
+    assert "no DICOM image in this folder" in message
+
+
+@pytest.mark.slow
+def test_a_phantom_cohort_is_written_split_and_continued(tmp_path, capsys):
+    out = tmp_path / "c" / "cohort.csv"
+    options = ["--contrast", "flair", "--spacing", "4", "--split", "--workers", "2", "--out", out]
+    assert cohort("phantom", "icbm152", "--subjects", 8, "--lesions", "tumour=1", "plaques=1", *options) == 0
+    found = read_manifest(out)
+    assert len(found) == 10 and len({case.patient for case in found}) == 10
+    assert {case.split for case in found.of(label=0)} == {"train", "calibrate", "validate", "test"}
+    assert {case.split for case in found.of(label=1)} == {"validate", "test"}
+    for case in found.of(label=1):
+        volume = load_case_volume(case)
+        mask = load_case_mask(case, volume)
+        assert mask is not None and mask.any() and (volume.array[mask] > 0).all()
+    before = {path: path.stat().st_mtime_ns for path in (out.parent / "volumes").glob("*.nii.gz")}
+    (out.parent / "volumes" / "sub-0003_normal_flair.nii.gz").unlink()
+    assert cohort("phantom", "icbm152", "--subjects", 8, "--lesions", "tumour=1", "plaques=1", *options) == 0
+    after = {path: path.stat().st_mtime_ns for path in (out.parent / "volumes").glob("*.nii.gz")}
+    assert after.keys() == before.keys() and sum(after[path] != before[path] for path in before) == 1
+    message = refusal(capsys, "phantom", "icbm152", "--subjects", 8, "--seed", 5, *options)
+    assert "made with other settings" in message
+
+
+def test_processes_and_repetition_do_not_change_a_volume(tmp_path):
+    for name in ("a", "b"):
+        make_phantom_cohort(tmp_path / name / "c.csv", subjects=1, settings=COARSE, lesions=[LesionRequest("plaques")])
+    for case_a, case_b in zip(
+        read_manifest(tmp_path / "a" / "c.csv"), read_manifest(tmp_path / "b" / "c.csv"), strict=True
+    ):
+        assert case_a.image.read_bytes() == case_b.image.read_bytes()
+    mask = read_manifest(tmp_path / "a" / "c.csv").of(label=1).cases[0].mask
+    assert mask is not None and set(np.unique(read_volume(mask).array)) == {0, 1}
+
+
+def test_unusable_phantom_settings_are_refused(tmp_path, capsys):
+    out = tmp_path / "c.csv"
+    for options, problem in (
+        (["--subjects", 0], "has 1 to 10000 subjects"),
+        (["--spacing", "two"], "--spacing is one voxel size"),
+        (["--spacing", "0.01"], "voxels of 0.8 to 6.0 mm"),
+        (["--lesions", "cyst=2"], "--lesions is KIND=COUNT"),
+        (["--seed", -1], "whole number from 0"),
+    ):
+        assert problem in refusal(capsys, "phantom", "icbm152", *options, "--out", out)
+    assert not out.exists()
+
+
+def test_the_names_in_the_help_are_those_of_the_tables():
+    assert tuple(ANATOMIES) == ANATOMY_NAMES
+    assert tuple(CONTRASTS) == CONTRAST_NAMES
+    assert tuple(KINDS) == LESION_NAMES
