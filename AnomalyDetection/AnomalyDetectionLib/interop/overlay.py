@@ -95,7 +95,7 @@ def _panel(picture: Image.Image, scene: Scene, plane: Plane, corner: tuple[int, 
     _crosshair(draw, x + across, y + down)
     font = _font(18)
     middle = (x + width / 2, y + height / 2)
-    places = [(x + 6, middle[1], "lm"), (x + width - 6, middle[1], "rm")]
+    places: list[tuple[float, float, str]] = [(x + 6, middle[1], "lm"), (x + width - 6, middle[1], "rm")]
     places += [(middle[0], y + 5, "mt"), (middle[0], y + height - 5, "mb")]
     for letter, (left, top, anchor) in zip(plane.letters, places, strict=True):
         draw.text((left, top), letter, fill=TEXT, font=font, anchor=anchor, stroke_width=2, stroke_fill=PANEL)
