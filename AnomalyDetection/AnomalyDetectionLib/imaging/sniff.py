@@ -13,7 +13,8 @@ from AnomalyDetectionLib.errors import InputError
 DICOM, NIFTI, NRRD, META, PNG, JPEG = "DICOM", "NIfTI", "NRRD", "MetaImage", "PNG", "JPEG"
 READABLE = "DICOM, NIfTI (.nii, .nii.gz), NRRD, MetaImage (.mha, .mhd), PNG and JPEG"
 
-_HEAD = 544  # up to the end of a NIfTI-2 header
+HEAD = 544
+"""Bytes that tell the kind: up to the end of a NIfTI-2 header."""
 
 
 def kind_of(path: Path) -> str | None:
@@ -26,10 +27,10 @@ def kind_of(path: Path) -> str | None:
     """
     try:
         with path.open("rb") as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(HEAD)
     except OSError as error:
         raise InputError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
-    return _kind(head)
+    return kind_from(head)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -75,7 +76,8 @@ def not_readable(path: Path) -> InputError:
     return InputError(f"{path}: this is not an image that can be read; {READABLE} can.")
 
 
-def _kind(head: bytes) -> str | None:
+def kind_from(head: bytes) -> str | None:
+    """The kind of the file that begins with these `HEAD` bytes."""
     if head[128:132] == b"DICM" or _is_bare_dicom(head):
         return DICOM
     if head.startswith(b"\x1f\x8b"):
@@ -101,7 +103,7 @@ def _is_nifti(head: bytes) -> bool:
 def _inflated(head: bytes) -> bytes:
     """The first bytes inside a gzip file, as far as its first bytes go."""
     try:
-        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, _HEAD)
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, HEAD)
     except (zlib.error, gzip.BadGzipFile):
         return b""
 

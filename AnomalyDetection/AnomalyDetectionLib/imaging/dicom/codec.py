@@ -22,7 +22,7 @@ from pydicom.uid import ExplicitVRBigEndian, RLELossless, SecondaryCaptureImageS
 
 from AnomalyDetectionLib.errors import InputError
 
-from .header import Header, pixel_bytes, truncated
+from .header import Header, truncated
 
 LOSSY = frozenset(
     {
@@ -76,18 +76,19 @@ def stored_frames(header: Header, indices: Sequence[int]) -> Iterator[tuple[int,
 def _is_plain(header: Header) -> bool:
     """Integers of whole bytes that numpy can read as they lie in the file."""
     syntax = header.transfer_syntax
-    if header.pixel_start is None or syntax.is_encapsulated or syntax.is_deflated:
+    if header.pixels is None or syntax.is_encapsulated or syntax.is_deflated:
         return False
     ordered = syntax != ExplicitVRBigEndian or header.bits_allocated > 8  # big-endian OW swaps pairs of bytes
     return header.samples == 1 and header.bits_allocated in (8, 16, 32) and ordered
 
 
 def _plain_frames(header: Header, indices: Sequence[int]) -> Iterator[tuple[int, NDArray]]:
-    start, length = pixel_bytes(header)
+    assert header.pixels is not None
+    start, length = header.pixels
     kind = np.dtype(f"{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
     kind = kind.newbyteorder("<" if header.dataset.original_encoding[1] else ">")
     frame = np.empty((header.rows, header.columns), dtype=kind)
-    if length < frame.nbytes * header.frame_count:
+    if length is None or length < frame.nbytes * header.frame_count or start + length > header.file_size:
         raise truncated(header)
     with header.path.open("rb") as stream:
         for index in indices:

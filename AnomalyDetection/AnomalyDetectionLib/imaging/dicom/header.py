@@ -22,11 +22,13 @@ from pydicom.uid import (
 
 from AnomalyDetectionLib.errors import InputError
 
+from ..sniff import DICOM, HEAD, kind_from
 from .values import integer, word
 
 _PIXEL_DATA = 0x7FE00010
 _ALL_PIXELS = frozenset({_PIXEL_DATA, 0x7FE00009, 0x7FE00008})  # integer, double, float
 _INFLATED_LIMIT = 1 << 30
+_UNDEFINED = 0xFFFFFFFF
 
 NOT_SCANS = frozenset(
     {
@@ -52,8 +54,9 @@ class Header:
         Its elements up to the pixel data.
     transfer_syntax
         As declared, or as found where the file has no meta header.
-    pixel_start
-        Byte at which the Pixel Data element begins; None where it has none, or in a deflated file.
+    pixels
+        Where the bytes of Pixel Data begin in the file and how many there are (None where the length is undefined);
+        None where there is no such element, or in a deflated file.
     file_size
         Bytes.
     """
@@ -61,7 +64,7 @@ class Header:
     path: Path
     dataset: FileDataset
     transfer_syntax: UID
-    pixel_start: int | None
+    pixels: tuple[int, int | None] | None
     file_size: int
 
     @property
@@ -112,11 +115,11 @@ class Header:
         if word(self.dataset, "SOPClassUID") in NOT_SCANS or self.modality in ("SEG", "RTDOSE"):
             return False
         deflated = self.transfer_syntax == DeflatedExplicitVRLittleEndian
-        return self.rows > 0 and self.columns > 0 and (self.pixel_start is not None or deflated)
+        return self.rows > 0 and self.columns > 0 and (self.pixels is not None or deflated)
 
 
-def read_header(path: Path) -> Header:
-    """Read a DICOM file up to its pixels.
+def read_header(path: Path) -> Header | None:
+    """Read a DICOM file up to its pixels; None if it is another kind of file.
 
     Raises
     ------
@@ -128,14 +131,19 @@ def read_header(path: Path) -> Header:
     def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag in _ALL_PIXELS:
             found.append(int(tag))
-        return bool(found)
+            return True
+        return False
 
     try:
         with path.open("rb") as stream:
+            head = stream.read(HEAD)
+            if kind_from(head) != DICOM:
+                return None
             size = stream.seek(0, 2)
+            _check_deflated(stream, head)
             stream.seek(0)
-            dataset = read_partial(_bounded(stream), stop_when=at_pixels, force=True)
-            start = stream.tell()
+            dataset = read_partial(stream, stop_when=at_pixels, force=True)
+            element = stream.tell(), stream.read(12)
     except OSError as error:
         raise InputError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
     except InputError:
@@ -147,32 +155,17 @@ def read_header(path: Path) -> Header:
     declared = dataset.file_meta.get("TransferSyntaxUID")
     syntax = declared if isinstance(declared, UID) and declared else _syntax_found(dataset)
     inside = found == [_PIXEL_DATA] and syntax != DeflatedExplicitVRLittleEndian
-    return Header(path, dataset, syntax, start if inside else None, size)
+    return Header(path, dataset, syntax, _pixel_bytes(dataset, *element) if inside else None, size)
 
 
-def pixel_bytes(header: Header) -> tuple[int, int]:
-    """Where the bytes of uncompressed pixels begin in the file, and how many there are.
-
-    Raises
-    ------
-    InputError
-        If the file ends before the pixels it announces.
-    """
-    assert header.pixel_start is not None
-    implicit, little = header.dataset.original_encoding
-    order = "<" if little else ">"
-    with header.path.open("rb") as stream:
-        stream.seek(header.pixel_start + 4)
-        head = stream.read(8)
-    if len(head) < 8:
-        raise truncated(header)
-    if implicit:
-        begin, length = header.pixel_start + 8, struct.unpack(order + "L", head[:4])[0]
-    else:
-        begin, length = header.pixel_start + 12, struct.unpack(order + "L", head[4:])[0]
-    if length != 0xFFFFFFFF and begin + length > header.file_size:
-        raise truncated(header)
-    return begin, min(length, header.file_size - begin)
+def _pixel_bytes(dataset: FileDataset, start: int, element: bytes) -> tuple[int, int | None] | None:
+    """Where the value of the element that begins at `start` with these 12 bytes lies."""
+    implicit, little = dataset.original_encoding
+    at = 4 if implicit else 8
+    if len(element) < at + 4:
+        return None
+    (length,) = struct.unpack(("<" if little else ">") + "L", element[at : at + 4])
+    return start + at + 4, None if length == _UNDEFINED else length
 
 
 def truncated(header: Header) -> InputError:
@@ -187,18 +180,13 @@ def _syntax_found(dataset: FileDataset) -> UID:
     return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
-def _bounded(stream: BufferedReader) -> BufferedReader:
-    """The stream itself, once a deflated data set is known not to blow up in memory."""
-    head = stream.read(1024)
-    stream.seek(0)
-    if DeflatedExplicitVRLittleEndian.encode() in head:
-        inflated = 0
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        meta = stream.read(144)
-        stream.seek(144 + struct.unpack("<L", meta[140:144])[0])
-        while chunk := stream.read(1 << 16):
-            inflated += len(inflater.decompress(chunk))
-            if inflated > _INFLATED_LIMIT:
-                raise InputError(f"{stream.name}: the deflated data set unpacks to more than 1 GiB; it is not read.")
-        stream.seek(0)
-    return stream
+def _check_deflated(stream: BufferedReader, head: bytes) -> None:
+    """Refuse a deflated data set that would blow up in memory; pydicom unpacks it in one go."""
+    if DeflatedExplicitVRLittleEndian.encode() not in head:
+        return
+    inflated, inflater = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+    stream.seek(144 + struct.unpack("<L", head[140:144])[0])  # past the meta header, whose length comes first
+    while chunk := stream.read(1 << 16):
+        inflated += len(inflater.decompress(chunk))
+        if inflated > _INFLATED_LIMIT:
+            raise InputError(f"{stream.name}: the deflated data set unpacks to more than 1 GiB; it is not read.")

@@ -146,7 +146,9 @@ def _used_bits(stored: NDArray, header: Header) -> tuple[NDArray, int, int]:
 
 def _rescale(out: NDArray[np.float32], values: NDArray, slope: float, intercept: float) -> None:
     if slope == 1 and float(intercept).is_integer() and values.dtype.itemsize <= 2:
-        np.add(values, np.float32(intercept), out=out, dtype=np.float32, casting="unsafe")
+        out[...] = values
+        if intercept:
+            out += np.float32(intercept)
     else:
         out[...] = values * np.float64(slope) + intercept
 

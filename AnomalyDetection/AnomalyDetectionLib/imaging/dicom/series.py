@@ -10,7 +10,6 @@ from pathlib import Path
 
 from AnomalyDetectionLib.errors import InputError
 
-from ..sniff import DICOM, kind_of
 from .frame import Frame, frames_of
 from .header import Header, read_header
 from .nuclear import tomographic_frames
@@ -88,7 +87,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[list[Header], int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on odd values; those that matter are checked here
         for path in paths:
-            header = read_header(path) if kind_of(path) == DICOM else None
+            header = read_header(path)
             if header is not None and header.is_image:
                 headers.append(header)
             else:

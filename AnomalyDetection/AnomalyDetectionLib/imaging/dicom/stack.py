@@ -147,8 +147,8 @@ def _step(
         )
     if np.abs(gaps - median).max() > _WORTH_A_NOTE * median:
         notes.append(
-            f"Slice spacing varies from {gaps.min():.4g} to {gaps.max():.4g} mm (most unusual between {frames[worst].name} "
-            f"and {frames[worst + 1].name}); the mean of {np.linalg.norm(step):.4g} mm is used."
+            f"Slice spacing varies from {gaps.min():.4g} to {gaps.max():.4g} mm (most unusual between "
+            f"{frames[worst].name} and {frames[worst + 1].name}); the mean of {np.linalg.norm(step):.4g} mm is used."
         )
     return step
 
