@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from AnomalyDetectionLib.errors import InputError
 
-from ..geometry import ras_lps
+from ..geometry import SHEAR_TOLERANCE, ras_lps
 from .frame import Frame
 
 MISSING = 1.5
@@ -150,7 +150,11 @@ def _step(
             f"Slice spacing varies from {gaps.min():.4g} to {gaps.max():.4g} mm (most unusual between "
             f"{frames[worst].name} and {frames[worst + 1].name}); the mean of {np.linalg.norm(step):.4g} mm is used."
         )
-    return step
+    length = float(np.linalg.norm(step))
+    tilt = np.linalg.norm(step - (step @ normal) * normal) / length
+    # Rounded positions (0.02 degrees in a GE head) are no tilt: the grid stays rectangular, as in ITK's reader.  A real
+    # tilt stays in the affine, which `Grid` refuses.
+    return normal * length if tilt <= SHEAR_TOLERANCE else step
 
 
 def _thickness(frame: Frame, notes: list[str]) -> float:
