@@ -154,7 +154,7 @@ def test_a_contact_sheet_holds_every_picture(brain, normal, left_lesion, tmp_pat
     contact_sheet([*pictures, tmp_path / "one.png"], ["normal", "lesion", "again"], tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         width, height = sheet.size
-        heat = np.argwhere(warm(sheet.convert("RGB").crop((0, 0, width, 400)))  # above the captions)
+        heat = np.argwhere(warm(sheet.convert("RGB").crop((0, 0, width, 400))))  # above the captions
     assert width > 1900 and height > 800
     views_only = [heat[(heat[:, 1] >= start) & (heat[:, 1] < start + 850)] for start in (16, width // 2)]
     assert len(views_only[0]) == 0 and len(views_only[1]) > 300
