@@ -161,7 +161,9 @@ def _window(volume: Volume, inside: NDArray[np.bool_]) -> tuple[float, float]:
     values = values[:: max(1, values.size // 200_000)]
     low, high = (float(v) for v in np.percentile(values, (0.5, 99.5))) if values.size else (0.0, 1.0)
     if volume.units == "HU":
-        low, high = max(low, -160.0), min(high, 240.0)  # bone and air would leave soft tissue without contrast
+        # Bone and air would leave soft tissue without contrast; a chest is shown so that its lungs are seen too.
+        chest = float(np.percentile(values, 10)) < -300 if values.size else False
+        low, high = max(low, -1000.0 if chest else -160.0), min(high, 240.0)
     elif low > 0 and volume.modality in ("MR", "PT", "NM", ""):
         low = 0.0
     return (low, high) if high > low else (low, low + 1.0)
