@@ -1,4 +1,4 @@
-"""Disks that are too small, for tests of what happens when one is full."""
+"""Disks that are too small and folders that may not be written, for tests of what happens then."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ def small_disk(path: Path, size: int) -> Iterator[Path]:
         yield path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def forbidden_folder(path: Path) -> Iterator[Path]:
+    """A folder that this process may not write to, even where the tests run as root (they are nobody meanwhile)."""
+    path.mkdir()
+    path.chmod(0o500)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield path
+    finally:
+        if root:
+            os.seteuid(0)
+        path.chmod(0o700)
 
 
 def _mount(path: Path, size: int) -> bool:

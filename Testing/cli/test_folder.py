@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from limits import small_disk
+from limits import forbidden_folder, small_disk
 
 from AnomalyDetectionLib.cli.folder import LOCK_NAME, RUN_NAME, OutputFolder
 from AnomalyDetectionLib.errors import InputError, OutputError
@@ -88,11 +88,11 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         OutputFolder(tmp_path / "file" / "below").__enter__()
 
 
-def test_a_folder_without_permission_is_refused_before_the_work(forbidden: Path) -> None:
-    with pytest.raises(OutputError, match="no permission to write"):
-        OutputFolder(forbidden / "out").__enter__()
-    with pytest.raises(OutputError, match="no permission to write"):
-        OutputFolder(forbidden).__enter__()
+def test_a_folder_without_permission_is_refused_before_the_work(tmp_path: Path) -> None:
+    with forbidden_folder(tmp_path / "forbidden") as place:
+        for path in (place, place / "out"):
+            with pytest.raises(OutputError, match="no permission to write"):
+                OutputFolder(path).__enter__()
 
 
 def test_a_full_disk_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +96,7 @@ def requests_of(inputs: Sequence[str], series: str | None = None) -> list[Reques
             raise InputError("An input on the command line is empty; give a file, a folder or a manifest (.csv).")
         if path.suffix.lower() == ".csv":
             requests.extend(row.request for row in manifest_rows(path))
-        elif os.path.isdir(path):  # noqa: PTH112 - as for os.path.exists below
+        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long (Python 3.11)
             requests.append(Request((path,), series=series))
         else:
             files.append(path)
@@ -336,9 +336,57 @@ def _slice_of(volume: Volume, index: int | None) -> Volume:
 
 def missing_sentence(request: Request) -> str | None:
     """Why a request cannot even be opened, or None."""
+    for path in request.paths:
+        try:
+            path.stat()
+        except PermissionError:
+            return f"{path.name}: there is no permission to read it; change its permissions."
+        except (OSError, ValueError):  # ValueError: a null character
+            return f"{path.name}: there is no such file or folder; check the path."
+    return None
+
+
+def read_request(request: Request, modality: str | None = None) -> Volume:
+    """Read the image of a request.
+
+    Parameters
+    ----------
+    modality
+        What to take the image for; None for what the file says.
+
+    Raises
+    ------
+    InputError
+        If it is missing or cannot be read, or the slice is not in it.
+    """
+    from AnomalyDetectionLib.imaging.read import read_volume
+
+    if sentence := missing_sentence(request):
+        raise InputError(sentence)
+    source = request.paths[0] if len(request.paths) == 1 else list(request.paths)
+    try:
+        volume = _slice_of(read_volume(source, series=request.series), request.slice)
+    except PermissionError as error:  # of this input, not of the output folder: other cases can go on
+        place = Path(error.filename or request.paths[0]).name
+        raise InputError(f"{place}: there is no permission to read it; change its permissions.") from error
+    if modality is None or modality == volume.modality:
+        return volume
+    said = f", though the file says {volume.modality}" if volume.modality else ""
+    return replace(volume, modality=modality, notes=(*volume.notes, f"Read as {modality} as asked{said}."))
+
+
+def _slice_of(volume: Volume, index: int | None) -> Volume:
+    """One slice of a volume, in its place."""
+    if index is None:
+        return volume
+    if index >= volume.shape[0]:
+        raise InputError(f"{volume.name}: there is no slice {index}, the volume has {volume.shape[0]}.")
+    affine = volume.ijk_to_ras.copy()
+    affine[:3, 3] += index * affine[:3, 2]
+    region = None if volume.region is None else volume.region[index : index + 1]
+    return replace(volume, array=volume.array[index : index + 1], ijk_to_ras=affine, region=region)
+
+
+def missing_sentence(request: Request) -> str | None:
+    """Why a request cannot even be opened, or None."""
     return next((f"{p.name}: there is no such file or folder; check the path." for p in _absent(request.paths)), None)
-
-
-def _absent(paths: Iterable[Path]) -> list[Path]:
-    # os.path.exists: Path.exists raises where a name is too long to be a file's (Python 3.11).
-    return [path for path in paths if not os.path.exists(path)]  # noqa: PTH110

@@ -265,6 +265,8 @@ class Job:
     def _summarise(self) -> None:
         rows = [row for name in self.record["cases"] if (row := _summary_row(self.folder.path / name)) is not None]
         if not rows:
+            if self._recorded:
+                (self.folder.path / RUN_NAME).unlink(missing_ok=True)  # nothing came of this run
             return
         rows += [{"case": name, "status": "failed", "message": message} for name, message in self.failed.items()]
         text = io.StringIO()
