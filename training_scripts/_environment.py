@@ -30,7 +30,8 @@ UNFINISHED = "slicer-anomaly-unfinished"
 MAKING = "slicer-anomaly-making"
 TIDY = """\
 import csv, importlib.metadata, pathlib, shutil, sysconfig
-for dist in list(importlib.metadata.distributions(path=[sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])):
+sites = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+for dist in list(importlib.metadata.distributions(path=sites)):
     record = dist.read_text("RECORD")
     rows = csv.reader((record or "").splitlines())
     files = [(dist.locate_file(row[0]), row[2]) for row in rows if len(row) == 3 and not row[0].endswith(".pyc")]
