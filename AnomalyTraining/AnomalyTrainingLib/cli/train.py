@@ -11,9 +11,13 @@ The last line of --progress json: event "result" with `run`, `model`, `sha256`, 
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
+from AnomalyDetectionLib.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,23 +34,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     from AnomalyDetectionLib.models.devices import choose_device
+    from AnomalyDetectionLib.scoring.registry import detector_class
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
     from AnomalyTrainingLib.training.config import read_config
     from AnomalyTrainingLib.training.run import train
+    from AnomalyTrainingLib.training.statistics import Roles
 
     config = read_config(args.config)
+    if detector_class(config.detector).passes == 0:
+        raise InputError(
+            f"{args.config}: the detector {config.detector!r} is trained by gradient, which this version does not do; "
+            "choose one fitted by statistics, such as zscore."
+        )
     cohort = read_manifest(args.cohort)
+    Roles.of(cohort)  # refuses a cohort without training or calibration normals before a folder is made
     choose_device(args.device, 0)
     with Progress(args.progress, by_stage=True) as progress:
-        model = train(
-            config,
-            cohort,
-            args.out,
-            device=args.device,
-            seed=args.seed,
-            resume=args.resume,
-            progress=progress,
-        )
+        with _nothing_left(args.out):
+            model = train(
+                config,
+                cohort,
+                args.out,
+                device=args.device,
+                seed=args.seed,
+                resume=args.resume,
+                progress=progress,
+            )
         if warning := model.calibration.warning():
             progress.warn(warning)
         normals = model.info["training"]["normals"]
@@ -65,3 +78,18 @@ def run(args: argparse.Namespace) -> int:
             }
         )
     return 0
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Take a new run's folder away again where bad input ends it before there is anything worth going on from.
+
+    The mended input would make another run, and the folder would then refuse it.
+    """
+    new = not out.exists()
+    try:
+        yield
+    except InputError:
+        if new and out.is_dir() and [path.name for path in out.iterdir()] == ["run.json"]:
+            shutil.rmtree(out)
+        raise

@@ -1,0 +1,114 @@
+"""`train` and `export`: from a manifest to a bundle, and sentences for what cannot be trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from AnomalyDetectionLib.cli.main import main
+from AnomalyDetectionLib.scoring import registry
+from AnomalyDetectionLib.scoring.contract import Detector
+
+
+def train(*arguments: object, progress: str = "none") -> int:
+    return main(["train", *map(str, arguments), "--progress", progress])
+
+
+class ByGradient(Detector):
+    """A detector without passes over the normals."""
+
+
+def test_a_run_becomes_a_bundle_that_verifies(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from AnomalyDetectionLib import load_bundle
+
+    model = load_bundle(bundle)
+    assert model.identity.detector == "zscore"
+    assert model.calibration.n == 2
+    assert main(["doctor", str(bundle), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["models"]
+    assert (found["id"], found["calibration_normals"], found["problem"]) == ("tiny", 2, None)
+
+
+def test_a_run_that_has_ended_is_resumed_at_once_and_not_repeated(
+    run_folder: Path, cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [cohort.with_name("config.yaml"), "--cohort", cohort, "--out", run_folder]
+    assert train(*arguments) == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+    before = (run_folder / "model" / "models" / "model.pt").stat().st_mtime_ns
+    assert train(*arguments, "--resume", progress="json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["event"], result["training_normals"], result["calibration_normals"]) == ("result", 5, 2)
+    assert (run_folder / "model" / "models" / "model.pt").stat().st_mtime_ns == before
+    assert train(*arguments, "--resume", "--seed", 1) == 2
+    assert "had another seed" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_misspelt_names_the_nearest(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("zscore_brian", "--cohort", cohort, "--out", tmp_path / "run") == 2
+    assert "did you mean zscore_brain?" in capsys.readouterr().err
+
+
+def test_a_key_that_is_misspelt_names_the_nearest(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("name: x\ndetecter: zscore\n")
+    assert train(config, "--cohort", cohort, "--out", tmp_path / "run") == 2
+    assert "did you mean 'detector'?" in capsys.readouterr().err
+
+
+def test_a_detector_trained_by_gradient_is_refused(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "detector_class", lambda name: ByGradient)
+    config = tmp_path / "config.yaml"
+    config.write_text("name: x\ndetector: zscore\n")
+    assert train(config, "--cohort", cohort, "--out", tmp_path / "run") == 2
+    assert "is trained by gradient, which this version does not do" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def manifest(cohort: Path, folder: Path, change) -> Path:
+    """A changed copy of the cohort's manifest beside copies of its images."""
+    shutil.copytree(cohort.parent, folder)
+    copy = folder / cohort.name
+    copy.write_text(change(copy.read_text()))
+    return copy
+
+
+def test_a_cohort_without_calibration_normals_is_refused(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = manifest(cohort, tmp_path / "cohort", lambda text: text.replace(",calibrate", ",test"))
+    assert train("zscore_brain", "--cohort", copy, "--out", tmp_path / "run") == 2
+    assert "no normal case (label 0) in the split 'calibrate'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_that_cannot_be_read_leaves_no_run(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = manifest(cohort, tmp_path / "cohort", str)
+    (copy.parent / "head0.nii.gz").write_text("no image")
+    assert train(copy.with_name("config.yaml"), "--cohort", copy, "--out", tmp_path / "run") == 2
+    assert "head0.nii.gz" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_run_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "bundle")]) == 2
+    assert "not a training run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_is_not_overwritten(run_folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (bundle / "anomaly.json").stat().st_mtime_ns
+    assert main(["export", str(run_folder), "--out", str(bundle)]) == 2
+    assert "there is something already" in capsys.readouterr().err
+    assert (bundle / "anomaly.json").stat().st_mtime_ns == before
