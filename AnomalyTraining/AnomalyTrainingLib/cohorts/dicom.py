@@ -118,10 +118,7 @@ def _placed(listed: Sequence[SeriesInfo]) -> list[_Found]:
     of_uid: dict[str, list[SeriesInfo]] = defaultdict(list)
     for series in listed:
         of_uid[series.uid].append(series)
-    folders = [
-        Path(os.path.commonpath([f.parent for s in of_uid[series.uid] for f in series.files + s.files]))
-        for series in listed
-    ]
+    folders = [Path(os.path.commonpath([f.parent for s in of_uid[series.uid] for f in s.files])) for series in listed]
     found = []
     for series, folder in zip(listed, folders, strict=True):
         if series.label.startswith("localizer") and len(of_uid[series.uid]) > 1:

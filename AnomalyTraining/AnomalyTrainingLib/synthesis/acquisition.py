@@ -54,7 +54,7 @@ class Acquisition:
         affine = np.eye(4)
         affine[:3, :3] = rotation(rng.uniform(-_OBLIQUE_DEGREES, _OBLIQUE_DEGREES, 3)) * np.array(spacing)
         affine[:3, 3] = _CENTRE_RAS - affine[:3, :3] @ ((counts - 1) / 2)
-        return cls(Grid(tuple(counts[::-1]), affine, "phantom"), pose)  # type: ignore[arg-type]
+        return cls(Grid(tuple(counts[::-1]), affine, "phantom"), pose)
 
 
 def shading(

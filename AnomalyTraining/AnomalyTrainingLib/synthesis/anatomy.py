@@ -129,7 +129,7 @@ def icbm152() -> Anatomy:
     ventricles = _ventricles(csf, depth, affine)
     distance = _distance(~ventricles) - _distance(ventricles)
     stack = np.stack([gm_array, wm_array, csf, texture, brain, depth, distance]).astype(np.float32)
-    return Anatomy("icbm152", torch.from_numpy(stack), Grid(t1_array.shape, affine, "icbm152"))  # type: ignore[arg-type]
+    return Anatomy("icbm152", torch.from_numpy(stack), Grid(t1_array.shape, affine, "icbm152"))
 
 
 def _nilearn_map(kind: str) -> nibabel.Nifti1Image:
@@ -142,7 +142,7 @@ def _nilearn_map(kind: str) -> nibabel.Nifti1Image:
     path = Path(spec.origin).parent / "datasets" / "data" / _TEMPLATE.format(kind)
     if not path.is_file():
         raise InputError(f"{path}: this version of nilearn does not carry the ICBM152 template; install nilearn 0.14.")
-    return nibabel.load(path)  # type: ignore[return-value]
+    return nibabel.load(path)
 
 
 def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

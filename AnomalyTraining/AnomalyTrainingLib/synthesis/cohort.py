@@ -148,7 +148,11 @@ def _claim(folder: Path, settings: PhantomSettings) -> None:
                 f"{folder}: it holds phantoms made with other settings; choose another folder or delete it."
             )
         return
-    atomically(path, lambda temporary: temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8"))
+    atomically(path, lambda temporary: _write_text(temporary, json.dumps(wanted, indent=2) + "\n"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _make_all(

@@ -86,8 +86,8 @@ def bspline_noise(
     float32 (channels, Z, Y, X).
     """
     bases = [_basis(n, step / control_mm) for n, step in zip(shape, spacing[::-1], strict=True)]
-    control = rng.standard_normal((channels, *(basis.shape[1] for basis in bases)))
-    control = torch.from_numpy(np.clip(control, -_CLIP, _CLIP).astype(np.float32))
+    drawn = rng.standard_normal((channels, *(basis.shape[1] for basis in bases)))
+    control = torch.from_numpy(np.clip(drawn, -_CLIP, _CLIP).astype(np.float32))
     return torch.einsum("czyx,kz,jy,ix->ckji", control, *bases)
 
 

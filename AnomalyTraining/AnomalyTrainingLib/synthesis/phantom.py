@@ -120,7 +120,7 @@ def voxel_points(grid: Grid) -> Tensor:
     return _moved(index, grid.ijk_to_ras)
 
 
-def _moved(points: Tensor, affine: NDArray[np.float64]) -> Tensor:
+def _moved(points: Tensor, affine: NDArray) -> Tensor:
     matrix = torch.from_numpy(np.asarray(affine, dtype=np.float32))
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
