@@ -80,3 +80,11 @@ def pyradiomics_data() -> Path:
 def icbm152() -> dict[str, Path]:
     """Paths of the ICBM152 maps `t1`, `gm` and `wm` (NIfTI, 197 × 233 × 189, 1 mm)."""
     return fetch_or_skip(real_data.icbm152)
+
+
+@pytest.fixture(scope="session")
+def model():
+    """A small fitted and calibrated `zscore` model of simulated heads (`simulated.fitted_model`)."""
+    import simulated
+
+    return simulated.fitted_model()
