@@ -86,6 +86,7 @@ def test_the_slices_of_a_dicom_series_given_one_by_one_are_one_case(tmp_path: Pa
     other = shutil.copy(get_testdata_file("MR_small.dcm"), tmp_path / "mr.dcm")
     requests = requests_of([*map(str, slices), str(other)])
     assert [len(request.paths) for request in requests] == [3, 1]
+    assert name_cases(requests, {}) == [safe_name(tmp_path.name), "mr"]
 
 
 def test_the_fingerprint_changes_when_a_file_does(tmp_path: Path) -> None:

@@ -257,16 +257,18 @@ def test_one_bad_case_does_not_stop_the_others(
     bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, gone, out = text_called_nifti(tmp_path, images), tmp_path / "gone.nii.gz", tmp_path / "out"
-    assert score(bundle, bad, gone, images / "normal.nii.gz", "--out", out) == 2
+    assert score(bundle, bad, gone, images / "normal.nii.gz", images / "lesion.nii.gz", "--out", out) == 2
     said = capsys.readouterr().err.splitlines()
-    assert "2 of 3 cases could not be scored:" in said
+    assert "2 of 4 cases could not be scored:" in said
     assert any(line.startswith("  text: ") for line in said)
     assert any(line == "  gone: gone.nii.gz: there is no such file or folder; check the path." for line in said)
     assert is_complete(out / "normal")
+    assert sum("no case can reach p = 0.05" in line for line in said) == 1
     assert nothing_half_written(out)
     with (out / "scores.csv").open() as stream:
         assert [(row["case"], row["status"]) for row in csv.DictReader(stream)] == [
             ("normal", "done"),
+            ("lesion", "done"),
             ("text", "failed"),
             ("gone", "failed"),
         ]

@@ -62,6 +62,11 @@ class Request:
         parts += [None if self.slice is None else f"slice {self.slice}"]
         return "#".join(part for part in parts if part)
 
+    @property
+    def place(self) -> Path:
+        """What the case is named after: its file or folder; for the files of a series, the folder they lie in."""
+        return self.paths[0] if len(self.paths) == 1 else self.paths[0].absolute().parent
+
     def fingerprint(self) -> str:
         """Changes when the input does: a hash of the names, sizes and times of its files (not of their contents)."""
         digest = hashlib.sha256()
@@ -265,16 +270,16 @@ def name_cases(requests: Sequence[Request], known: Mapping[str, str]) -> list[st
 
 
 def _tell_apart(requests: Sequence[Request]) -> list[str]:
-    names = [safe_name(r.label or "_".join(_parts(r.paths[0])[-1:])) for r in requests]
+    names = [safe_name(r.label or "_".join(_parts(r.place)[-1:])) for r in requests]
     groups: dict[str, list[int]] = {}
     for n, name in enumerate(names):
         groups.setdefault(name.lower(), []).append(n)
     for members in groups.values():
         if len(members) < 2 or any(requests[n].label for n in members):
             continue
-        deepest = max(len(_parts(requests[n].paths[0])) for n in members)
+        deepest = max(len(_parts(requests[n].place)) for n in members)
         for depth in range(2, deepest + 1):
-            longer = [safe_name("_".join(_parts(requests[n].paths[0])[-depth:])) for n in members]
+            longer = [safe_name("_".join(_parts(requests[n].place)[-depth:])) for n in members]
             if len({name.lower() for name in longer}) == len(members):
                 for n, name in zip(members, longer, strict=True):
                     names[n] = name

@@ -126,6 +126,7 @@ class Job:
     faults: int = 0
     done: int = 0
     _recorded: bool = False
+    _said: set[str] = field(default_factory=set)
 
     @classmethod
     def plan(
@@ -222,7 +223,9 @@ class Job:
         self.done += 1
         progress("done", 1.0)
         for note in result.notes:
-            progress.warn(note, name)
+            if note not in self._said:  # what is true of every case is said once; each report has it
+                self._said.add(note)
+                progress.warn(note, name)
         count = len(result.findings)
         progress.say(
             f"{name}: {count} finding{'' if count == 1 else 's'} above rarity {result.threshold:g}; "
