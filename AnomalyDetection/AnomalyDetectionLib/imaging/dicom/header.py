@@ -189,4 +189,6 @@ def _check_deflated(stream: BufferedReader, head: bytes) -> None:
     while chunk := stream.read(1 << 16):
         inflated += len(inflater.decompress(chunk))
         if inflated > _INFLATED_LIMIT:
-            raise InputError(f"{stream.name}: the deflated data set unpacks to more than 1 GiB; it is not read.")
+            raise InputError(
+                f"{stream.name}: the deflated data set unpacks to more than {_INFLATED_LIMIT >> 20} MiB; it is not read."
+            )
