@@ -15,12 +15,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from AnomalyDetectionLib.imaging.volume import Volume
+    from AnomalyDetectionLib.scoring.model import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("AnomalyDetection", "AnomalyTraining", "Testing")]
-
-from AnomalyDetectionLib.imaging.volume import Volume
-from AnomalyDetectionLib.scoring.model import Model
 
 SHAPE = (155, 240, 240)
 
@@ -95,6 +97,7 @@ def big_head(subject: int) -> Volume:
     import simulated
 
     from AnomalyDetectionLib.imaging.geometry import Grid, resample
+    from AnomalyDetectionLib.imaging.volume import Volume
 
     small = simulated.head(subject)
     affine = np.diag([0.95, 0.95, 1.15, 1.0])
@@ -121,6 +124,7 @@ def model_on(grid: str) -> Model:
     from AnomalyDetectionLib.imaging.template import build_template
     from AnomalyDetectionLib.scoring.calibrate import calibrate
     from AnomalyDetectionLib.scoring.contract import InputSpec
+    from AnomalyDetectionLib.scoring.model import Model
     from AnomalyDetectionLib.scoring.prepare import as_normal, prepare
     from AnomalyDetectionLib.scoring.registry import build
     from AnomalyDetectionLib.scoring.result import ModelIdentity
