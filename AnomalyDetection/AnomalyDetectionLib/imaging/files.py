@@ -23,6 +23,7 @@ from .volume import Volume
 _FREE = 256 << 20
 _DEFLATE_RATIO = 1032
 """The most that deflate can shrink; a header that claims more than this many times its file is false."""
+_ENDINGS = {NIFTI: (".nii", ".hdr", ".img"), NRRD: (".nrrd", ".nhdr"), META: (".mha", ".mhd")}
 _MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 
 
@@ -34,6 +35,7 @@ def read_file(path: Path, kind: str, modality: str) -> Volume:
     InputError
         If the file is damaged, or holds something other than one scalar image of two or three axes.
     """
+    _check_name(path, kind)
     if kind == NIFTI:
         return _nifti(path, modality)
     if kind in (NRRD, META):
@@ -41,6 +43,18 @@ def read_file(path: Path, kind: str, modality: str) -> Volume:
     if kind in (PNG, JPEG):
         return _picture(path, kind, modality)
     raise InputError(f"{path}: {kind} is not read here.")
+
+
+def _check_name(path: Path, kind: str) -> None:
+    """nibabel and ITK choose their reader by the ending: say so, where it is not that of the content."""
+    endings = _ENDINGS.get(kind, ())
+    if kind == NIFTI:
+        with path.open("rb") as stream:
+            packed = stream.read(2) == b"\x1f\x8b"
+        endings = (".gz",) if packed else endings
+    if endings and not path.name.lower().endswith(endings):
+        ending = ".nii.gz" if endings == (".gz",) else endings[0]
+        raise InputError(f"{path}: by its content the file is {kind}; rename it so that it ends in {ending}.")
 
 
 def stem_of(path: Path) -> str:

@@ -29,7 +29,7 @@ def read_volume(
     ----------
     path
         A folder with DICOM files (searched with its subfolders), a DICOM, NIfTI, NRRD, MetaImage, PNG or JPEG file, or
-        several DICOM files.  The content counts, not the file name.
+        several DICOM files.  DICOM is told by its content, whatever the file's name.
     series
         Which image, where the files hold several: its number in the list of `list_series`, a Series Instance UID or the
         beginning of one.
