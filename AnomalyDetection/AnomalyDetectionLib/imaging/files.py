@@ -92,8 +92,7 @@ def _nifti(path: Path, modality: str) -> Volume:
     _check_claim(path, math.prod(shape) * header.get_data_dtype().itemsize, data_file.stat().st_size)
     notes, affine, spacing_known, orientation_known = _nifti_geometry(image)
     try:
-        # The file is in Fortran order: its transpose is (K, J, I) without a copy.
-        array = np.asarray(image.dataobj, dtype=np.float32).reshape(shape, order="F").T
+        array = _scaled(image.dataobj, shape)
     except Exception as error:  # as above, met while unpacking the voxels
         raise _damaged(path, "NIfTI", error) from error
     return Volume(
@@ -106,6 +105,21 @@ def _nifti(path: Path, modality: str) -> Volume:
         source=[str(path)],
         notes=notes,
     )
+
+
+def _scaled(proxy: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Stored values times slope plus intercept, slice by slice: nibabel's own scaling takes four times the result.
+
+    The file is in Fortran order: its transpose is (K, J, I) without a copy.
+    """
+    stored = proxy.get_unscaled().reshape(shape, order="F").T
+    slope, intercept = float(proxy.slope), float(proxy.inter)
+    if (slope, intercept) == (1.0, 0.0):
+        return stored.astype(np.float32, copy=False)
+    scaled = np.empty(stored.shape, dtype=np.float32)
+    for out, values in zip(scaled, stored, strict=True):
+        out[...] = values * slope + intercept
+    return scaled
 
 
 def _nifti_geometry(image: Any) -> tuple[list[str], NDArray[np.float64], bool, bool]:

@@ -190,5 +190,6 @@ def _check_deflated(stream: BufferedReader, head: bytes) -> None:
         inflated += len(inflater.decompress(chunk))
         if inflated > _INFLATED_LIMIT:
             raise InputError(
-                f"{stream.name}: the deflated data set unpacks to more than {_INFLATED_LIMIT >> 20} MiB; it is not read."
+                f"{stream.name}: the deflated data set unpacks to more than {_INFLATED_LIMIT >> 20} MiB; "
+                "it is not read."
             )
