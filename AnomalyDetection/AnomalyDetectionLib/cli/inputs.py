@@ -317,7 +317,9 @@ def read_request(request: Request, modality: str | None = None) -> Volume:
         raise InputError(sentence)
     source = request.paths[0] if len(request.paths) == 1 else list(request.paths)
     try:
-        volume = _slice_of(read_volume(source, series=request.series), request.slice)
+        volume = read_volume(source, series=request.series)
+        if request.slice is not None:
+            volume = volume.slice(request.slice)
     except PermissionError as error:  # of this input, not of the output folder: other cases can go on
         place = Path(error.filename or request.paths[0]).name
         raise InputError(f"{place}: there is no permission to read it; change its permissions.") from error
@@ -325,18 +327,6 @@ def read_request(request: Request, modality: str | None = None) -> Volume:
         return volume
     said = f", though the file says {volume.modality}" if volume.modality else ""
     return replace(volume, modality=modality, notes=(*volume.notes, f"Read as {modality} as asked{said}."))
-
-
-def _slice_of(volume: Volume, index: int | None) -> Volume:
-    """One slice of a volume, in its place."""
-    if index is None:
-        return volume
-    if index >= volume.shape[0]:
-        raise InputError(f"{volume.name}: there is no slice {index}, the volume has {volume.shape[0]}.")
-    affine = volume.ijk_to_ras.copy()
-    affine[:3, 3] += index * affine[:3, 2]
-    region = None if volume.region is None else volume.region[index : index + 1]
-    return replace(volume, array=volume.array[index : index + 1], ijk_to_ras=affine, region=region)
 
 
 def missing_sentence(request: Request) -> str | None:

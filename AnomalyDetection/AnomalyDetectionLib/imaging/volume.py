@@ -89,6 +89,21 @@ class Volume:
         """The same place with other voxels (same shape)."""
         return replace(self, array=array, **changes)  # type: ignore[arg-type]
 
+    def slice(self, k: int) -> Volume:
+        """One slice, in its place.
+
+        Raises
+        ------
+        InputError
+            If there is no such slice.
+        """
+        if not 0 <= k < self.shape[0]:
+            raise InputError(f"{self.name}: slice {k} lies outside the volume, which has {self.shape[0]} slices.")
+        affine = self.ijk_to_ras.copy()
+        affine[:3, 3] += k * affine[:3, 2]
+        region = None if self.region is None else self.region[k : k + 1]
+        return replace(self, array=self.array[k : k + 1], ijk_to_ras=affine, region=region)
+
     def check_values(self) -> None:
         """Refuse what no detector can judge.
 

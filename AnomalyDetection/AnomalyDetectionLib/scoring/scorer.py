@@ -121,11 +121,11 @@ def _with_alignment(quality: Quality, overlap: float | None) -> Quality:
     if overlap is None or overlap >= DOUBTFUL_OVERLAP:
         return quality
     poor = overlap < POOR_OVERLAP
-    reason = f"The outline agrees with the template to {overlap:.0%} only: " + (
-        "the alignment has failed or part of the body is missing."
-        if poor
-        else "check the alignment and the field of view."
-    )
+    reason = f"The outline agrees with the template to {overlap:.0%} only: "
+    if poor:
+        reason += "the alignment failed, part of the body is missing, or the skull is in the one and not in the other."
+    else:
+        reason += "check the alignment and the field of view."
     verdict = "poor" if poor or quality.verdict == "poor" else "check"
     return Quality(verdict, (*quality.reasons, reason))
 

@@ -205,7 +205,8 @@ def load_case_volume(case: Case, channel: str | None = None) -> Volume:
     source = case.images.get(channel) if channel is not None else next(iter(case.images.values()))
     if source is None:
         raise InputError(f"{case.case}: there is no channel {channel!r}; there are {', '.join(case.images)}.")
-    return _slice_of(replace(read_volume(source.path, series=source.series), name=case.case), case.slice)
+    volume = replace(read_volume(source.path, series=source.series), name=case.case)
+    return volume if case.slice is None else volume.slice(case.slice)
 
 
 def load_case_mask(case: Case, volume: Volume) -> NDArray[np.bool_] | None:
@@ -231,18 +232,6 @@ def load_case_mask(case: Case, volume: Volume) -> NDArray[np.bool_] | None:
             )
         painted = brought
     return painted
-
-
-def _slice_of(volume: Volume, index: int | None) -> Volume:
-    """One slice of a volume, in its place."""
-    if index is None:
-        return volume
-    if index >= volume.shape[0]:
-        raise InputError(f"{volume.name}: slice {index} lies outside the volume, which has {volume.shape[0]} slices.")
-    affine = volume.ijk_to_ras.copy()
-    affine[:3, 3] += index * affine[:3, 2]
-    region = None if volume.region is None else volume.region[index : index + 1]
-    return replace(volume, array=volume.array[index : index + 1], ijk_to_ras=affine, region=region)
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
