@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.scoring import registry
 from AnomalyDetectionLib.scoring.contract import Detector
@@ -45,6 +49,35 @@ def test_a_run_that_has_ended_is_resumed_at_once_and_not_repeated(
     assert (run_folder / "model" / "models" / "model.pt").stat().st_mtime_ns == before
     assert train(*arguments, "--resume", "--seed", 1) == 2
     assert "had another seed" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_train_into_one_folder(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with OutputFolder(tmp_path / "run"):
+        assert train(cohort.with_name("config.yaml"), "--cohort", cohort, "--out", tmp_path / "run") == 2
+    assert "another run writes into this folder" in capsys.readouterr().err
+
+
+def test_a_run_killed_after_its_template_goes_on_from_there(cohort: Path, tmp_path: Path) -> None:
+    arguments = ["train", cohort.with_name("config.yaml"), "--cohort", cohort, "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "AnomalyDetectionLib.cli", *map(str, arguments), "--progress", "json"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line).get("stage", "").startswith("statistics"):
+            break
+    process.kill()
+    process.wait()
+    template = tmp_path / "run" / "template.npz"
+    assert template.exists()
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    stages = {json.loads(line).get("stage", "") for line in done.stdout.splitlines()}
+    assert "building the template" not in stages and any(stage.startswith("statistics") for stage in stages)
+    assert not template.exists(), "the template is kept until the model holds it"
+    assert (tmp_path / "run" / "model" / "anomaly.json").exists()
 
 
 def test_a_recipe_that_is_misspelt_names_the_nearest(

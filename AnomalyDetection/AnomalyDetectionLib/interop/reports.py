@@ -121,8 +121,9 @@ def report(volume: Volume, result: ScoreResult) -> dict[str, Any]:
 def write_case(volume: Volume, result: ScoreResult, folder: str | os.PathLike[str]) -> Path:
     """Write score.nii.gz, labels.nii.gz, findings.csv, overlay.png and report.json.
 
-    All are written to a temporary folder beside `folder` (`.NAME.*.partial`) and moved when they are whole, the report
-    last: a run that is killed leaves either a complete case or one without a report (see `is_complete`).
+    All are written to a temporary folder beside `folder` (`.NAME.*.partial`), which then becomes `folder` in one step.
+    Where `folder` exists, the files are moved into it one by one, the report last: a run that is killed leaves either a
+    complete case or one without a report (see `is_complete`).
 
     Parameters
     ----------
@@ -148,12 +149,16 @@ def write_case(volume: Volume, result: ScoreResult, folder: str | os.PathLike[st
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        whole = partial / "case"  # mkdtemp's own folder is for this user only; the case's has the usual permissions
+        whole.mkdir()
         for name in FILES:
-            writers[name](partial / name)
-        target.mkdir(exist_ok=True)
+            writers[name](whole / name)
+        if not target.exists():
+            whole.rename(target)
+            return target
         (target / REPORT_NAME).unlink(missing_ok=True)  # from here until the end the case is not complete
         for name in FILES:
-            (partial / name).replace(target / name)
+            (whole / name).replace(target / name)
     except OSError as error:
         raise OutputError(
             f"{target.name}: the results cannot be written ({error.strerror or error}); check the folder, its "

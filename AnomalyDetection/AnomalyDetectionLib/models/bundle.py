@@ -50,7 +50,7 @@ def write_bundle(model: Model, out: Path | str) -> Model:
     out = Path(out)
     if out.exists():
         raise OutputError(f"{out}: there is something already; choose another name or remove it first.")
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    partial = out.parent / f".{out.name}.{os.getpid()}.partial"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _write_files(model, partial)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError
 
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     Roles.of(cohort)  # refuses a cohort without training or calibration normals before a folder is made
     choose_device(args.device, 0)
     with Progress(args.progress, by_stage=True) as progress:
-        with _nothing_left(args.out):
+        with _nothing_left(args.out), OutputFolder(args.out) as folder:
+            folder.clear_leftovers()
             model = train(
                 config,
                 cohort,

@@ -99,7 +99,8 @@ def _identity(config: TrainConfig, cohort: Cohort, seed: int) -> dict[str, Any]:
 def _begin(out: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:
     found = _read_state(out)
     if found is None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        # Names with a dot are a lock, and what a killed run left half-written.
+        if out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
             raise OutputError(f"{out}: the folder holds something other than a training run; choose an empty one.")
         state = {**identity, "state": "running"}
         _write_state(out, state)
@@ -140,7 +141,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     OutputError
         If it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
