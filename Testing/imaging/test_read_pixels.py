@@ -302,6 +302,17 @@ def test_pixels_of_another_size_than_announced_are_refused(tmp_path):
         only(tmp_path, dataset)
 
 
+def test_a_decoder_that_gives_another_shape_is_not_believed(tmp_path, no_plugins, monkeypatch):
+    monkeypatch.setattr(codec, "decode_by_gdcm", lambda dataset: np.zeros((1, 64, 64, 3), np.int16))
+    with pytest.raises(InputError, match=r"decode to \(64, 64, 3\), the header says \(64, 64\)"):
+        read_volume(file("MR_small_jp2klossless.dcm"))
+
+
+def test_plugins_that_fail_before_one_succeeds_print_nothing(caplog):
+    read_volume(file("J2K_pixelrep_mismatch.dcm"))
+    assert not caplog.records
+
+
 def test_a_header_that_claims_terabytes_is_refused_before_memory_is_taken(tmp_path):
     dataset = image(np.zeros((2, 2), np.int16), "OT", Rows=65535, Columns=65535)
     with pytest.raises(InputError, match=r"announces 8191 MiB of pixels, more than its \d+ bytes can hold"):

@@ -100,6 +100,12 @@ def test_indexes_reports_and_segmentations_are_not_series(tmp_path):
     assert read_volume(tmp_path).shape == (3, 6, 8)
 
 
+def test_a_parametric_map_is_no_scan_whatever_modality_it_claims(tmp_path):
+    save_all(slices([0, 3], SOPClassUID="1.2.840.10008.5.1.4.1.1.30"), tmp_path)
+    with pytest.raises(InputError, match="none of the 2 files"):
+        read_volume(tmp_path)
+
+
 def test_a_folder_of_reports_only_holds_no_image(tmp_path):
     shutil.copy(get_testdata_file("test-SR.dcm", download=False), tmp_path)
     with pytest.raises(InputError, match="none of the 1 files"):
@@ -163,6 +169,22 @@ def test_echoes_and_time_points_are_told_apart(tmp_path, keyword, values, label)
 def test_an_attribute_that_changes_with_every_slice_divides_nothing(tmp_path):
     save_all(slices([0, 3, 6], AcquisitionNumber=(1, 2, 3), TriggerTime=(10.5, 11.5, 9.5)), tmp_path)
     assert read_volume(tmp_path).shape[0] == 3
+
+
+def test_time_points_are_told_apart_though_every_image_has_a_trigger_time_of_its_own(tmp_path):
+    for number, times in enumerate([(10.5, 11.5, 9.5), (30.5, 31.5, 29.5)], start=1):
+        part = slices([0, 3, 6], seed=number, TriggerTime=times, AcquisitionNumber=number)
+        save_all(part, tmp_path, f"part{number}")
+    assert [(info.images, info.label[-13:]) for info in list_series(tmp_path)] == [
+        (3, "acquisition 1"),
+        (3, "acquisition 2"),
+    ]
+
+
+def test_magnitude_and_phase_are_two_choices(tmp_path):
+    for kind in "MP":
+        save_all(slices([0, 3, 6], seed=ord(kind), ImageType=["ORIGINAL", "PRIMARY", kind]), tmp_path, kind)
+    assert [info.label for info in list_series(tmp_path)] == ["axial m", "axial p"]
 
 
 def test_echoes_times_time_points_are_six_choices(tmp_path):

@@ -106,6 +106,7 @@ def test_what_is_no_label_map_is_refused(tmp_path, labels):
 def test_the_same_volume_gives_the_same_bytes(tmp_path):
     first, second = (write_volume(volume(), tmp_path / f"{name}.nii.gz").read_bytes() for name in "ab")
     assert first == second
+    assert first[4:8] == b"\0\0\0\0"  # gzip's time stamp
 
 
 def test_an_unknown_ending_is_refused(tmp_path):

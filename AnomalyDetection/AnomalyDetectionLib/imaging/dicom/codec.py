@@ -7,9 +7,11 @@ groups, is handed to it as a temporary file, so that it gives stored values back
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +90,7 @@ def _plain_frames(header: Header, indices: Sequence[int]) -> Iterator[tuple[int,
     kind = np.dtype(f"{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
     kind = kind.newbyteorder("<" if header.dataset.original_encoding[1] else ">")
     frame = np.empty((header.rows, header.columns), dtype=kind)
-    if length is None or length < frame.nbytes * header.frame_count or start + length > header.file_size:
+    if length is None or length < frame.nbytes * header.frame_count:
         raise truncated(header)
     with header.path.open("rb") as stream:
         for index in indices:
@@ -168,9 +170,27 @@ def pydicom_decodes(header: Header) -> bool:
 
 def decode_by_pydicom(dataset: Dataset, indices: Sequence[int]) -> Iterator[NDArray]:
     """Frames of a whole data set through pydicom; colour comes as RGB."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # trailing bytes, missing tables: what can be decoded is decoded
-        yield from iter_pixels(dataset, indices=list(indices))
+    frames = iter_pixels(dataset, indices=list(indices))
+    for _ in indices:
+        with quiet_pydicom():
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom from printing a traceback for every plug-in that fails before one succeeds, and its warnings."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # trailing bytes, missing tables: what can be decoded is decoded
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def decode_by_gdcm(dataset: Dataset) -> NDArray:
@@ -204,8 +224,7 @@ def decode_by_gdcm(dataset: Dataset) -> NDArray:
 
 def _whole(header: Header) -> Dataset:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_pydicom():
             dataset = pydicom.dcmread(header.path, force=True)
     except Exception as error:  # as in read_header
         raise truncated(header) from error

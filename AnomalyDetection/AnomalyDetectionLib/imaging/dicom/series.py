@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from AnomalyDetectionLib.errors import InputError
 
+from .codec import quiet_pydicom
 from .frame import Frame, frames_of
 from .header import Header, read_header
 from .nuclear import tomographic_frames
@@ -84,8 +84,7 @@ def read_headers(paths: Iterable[Path]) -> tuple[list[Header], int]:
         If a file cannot be opened or its header is damaged.
     """
     headers, skipped = [], 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's remarks on odd values; those that matter are checked here
+    with quiet_pydicom():  # its remarks on odd values; those that matter are checked here
         for path in paths:
             header = read_header(path)
             if header is not None and header.is_image:
