@@ -309,6 +309,17 @@ def test_an_nrrd_that_claims_too_much_is_refused_before_memory_is_taken(tmp_path
         read_volume(path)
 
 
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_truncated_itk_images_are_refused(tmp_path, ending, packed, capfd):
+    path = tmp_path / f"cut{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(path), packed)
+    cut(path, path.stat().st_size - 200)
+    with pytest.raises(InputError, match="damaged or truncated") as caught:
+        read_volume(path)
+    assert "No such file" not in str(caught.value)
+
+
 def test_a_missing_path_an_empty_folder_and_no_path_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         read_volume(tmp_path / "nowhere")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -300,6 +301,21 @@ def test_pixels_of_another_size_than_announced_are_refused(tmp_path):
     dataset.Rows = 32
     with pytest.raises(InputError, match=r"cannot be decoded|the header says"):
         only(tmp_path, dataset)
+
+
+def test_an_unknown_transfer_syntax_is_named(tmp_path):
+    path = save(image(np.zeros((4, 4), np.int16)), tmp_path / "image.dcm")
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1", b"1.2.840.10008.9.9.9"))
+    with pytest.raises(InputError, match=r"transfer syntax 1\.2\.840\.10008\.9\.9\.9 is unknown"):
+        read_volume(path)
+
+
+def test_damaged_run_lengths_are_refused_and_nothing_panics(tmp_path):
+    data = bytearray(Path(file("MR_small_RLE.dcm")).read_bytes())
+    data[-2000:-1000] = b"\x80" * 1000  # a run of no operation: pixels are missing
+    (tmp_path / "image.dcm").write_bytes(data)
+    with pytest.raises(InputError, match="RLE Lossless cannot be decoded"):
+        read_volume(tmp_path / "image.dcm")
 
 
 def test_a_decoder_that_gives_another_shape_is_not_believed(tmp_path, no_plugins, monkeypatch):

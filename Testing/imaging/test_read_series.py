@@ -146,6 +146,7 @@ def test_localizers_of_the_same_series_are_left_out_with_a_note(tmp_path):
     volume = read_volume(tmp_path)
     assert volume.shape == (3, 6, 8)
     assert "1 localizer images" in volume.notes[0]
+    assert [info.localizer for info in list_series(tmp_path)] == [False, True]
 
 
 @pytest.mark.parametrize(

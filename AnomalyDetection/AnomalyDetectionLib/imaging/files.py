@@ -288,6 +288,8 @@ def _check_claim(path: Path, claimed: int, held: int) -> None:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> InputError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # ITK ends with the system's last error, which for a short MetaImage is some other file's.
+    lines = [line for line in lines if not line.startswith("Reason:")] or [type(error).__name__]
     said = lines[-1].removeprefix("itk::ERROR: ")[:160]
     return InputError(f"{path}: the {kind} file is damaged or truncated ({said}); copy or export it again.")

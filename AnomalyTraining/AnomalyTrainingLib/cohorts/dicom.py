@@ -121,7 +121,7 @@ def _placed(listed: Sequence[SeriesInfo]) -> list[_Found]:
     folders = [Path(os.path.commonpath([f.parent for s in of_uid[series.uid] for f in s.files])) for series in listed]
     found = []
     for series, folder in zip(listed, folders, strict=True):
-        if series.label.startswith("localizer") and len(of_uid[series.uid]) > 1:
+        if series.localizer and len(of_uid[series.uid]) > 1:
             continue
         inside = [other for other in listed if any(f.is_relative_to(folder) for f in other.files)]
         found.append(_Found(series, folder, len(inside) == 1, _about(series.files[0])))

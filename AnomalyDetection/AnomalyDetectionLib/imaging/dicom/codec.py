@@ -151,7 +151,7 @@ def _through_gdcm(header: Header, dataset: Dataset, indices: Sequence[int]) -> I
         raise _CannotDecode("GDCM is not used for it")  # GDCM 3.0 swaps the bytes of 16-bit colour in RLE
     try:
         frames = decode_by_gdcm(dataset)
-    except RuntimeError as error:
+    except Exception as error:  # GDCM's RuntimeError, and whatever pydicom's writer meets in damaged data
         raise _CannotDecode(f"GDCM: {_last_line(error)}") from error
     if len(frames) != header.frame_count:
         raise _CannotDecode(f"it holds {len(frames)} of the {header.frame_count} frames announced")
@@ -170,7 +170,9 @@ def pydicom_decodes(header: Header) -> bool:
 
 def decode_by_pydicom(dataset: Dataset, indices: Sequence[int]) -> Iterator[NDArray]:
     """Frames of a whole data set through pydicom; colour comes as RGB."""
-    frames = iter_pixels(dataset, indices=list(indices))
+    # RLE goes through pydicom's own decoder: pylibjpeg's panics on damaged data, past every `except Exception`.
+    plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
+    frames = iter_pixels(dataset, indices=list(indices), decoding_plugin=plugin)
     for _ in indices:
         with quiet_pydicom():
             frame = next(frames, None)

@@ -96,6 +96,10 @@ def _check_kind(header: Header, colour: bool) -> None:
             f"{header.path}: the {header.modality} image is in colour ({header.photometric}), a picture of a result "
             "rather than a measured image; choose the original series."
         )
+    if not header.transfer_syntax.is_transfer_syntax:
+        raise InputError(
+            f"{header.path}: its transfer syntax {header.transfer_syntax} is unknown; export the image uncompressed."
+        )
     if header.samples not in (1, 3) or header.bits_allocated not in (1, 8, 16, 32):
         raise InputError(
             f"{header.path}: images of {header.samples} samples a pixel and {header.bits_allocated} bits are not read."

@@ -36,6 +36,8 @@ class SeriesInfo:
         Number of slices or frames.
     rows, columns
         Size of each.
+    localizer
+        Whether it is a scout image, on which other images were planned.
     label
         What tells it from the other images of the same series ("echo time 30", "localizer"), or empty.
     files
@@ -50,6 +52,7 @@ class SeriesInfo:
     images: int
     rows: int
     columns: int
+    localizer: bool
     label: str
     files: Sequence[Path]
 
@@ -68,11 +71,6 @@ class Part:
     info: SeriesInfo
     kind: str
     frames: Sequence[Frame]
-
-    @property
-    def is_localizer(self) -> bool:
-        """A scout image beside the volume that was planned on it."""
-        return "LOCALIZER" in self.frames[0].image_type
 
 
 def read_headers(paths: Iterable[Path]) -> tuple[list[Header], int]:
@@ -128,9 +126,9 @@ def choose(parts: Sequence[Part], series: str | None, where: str) -> tuple[Part,
     if len(candidates) == 1:
         return candidates[0], []
     one_series = len({part.info.uid for part in candidates}) == 1
-    scans = [part for part in candidates if not part.is_localizer]
+    scans = [part for part in candidates if not part.info.localizer]
     if one_series and len(scans) == 1:
-        count = sum(part.info.images for part in candidates if part.is_localizer)
+        count = sum(part.info.images for part in candidates if part.info.localizer)
         return scans[0], [f"{count} localizer images of the same series were left out."]
     what = "a series holds" if one_series else "the files hold"
     raise InputError(
@@ -182,5 +180,15 @@ def _info(number: int, identifier: str, uid: str, label: str, frames: Sequence[F
     files = tuple(dict.fromkeys(frame.header.path for frame in frames))
     about = description(header.dataset, "SeriesDescription") or description(header.dataset, "ProtocolName")
     return SeriesInfo(
-        number, identifier, uid, about, header.modality, len(frames), header.rows, header.columns, label, files
+        number=number,
+        identifier=identifier,
+        uid=uid,
+        description=about,
+        modality=header.modality,
+        images=len(frames),
+        rows=header.rows,
+        columns=header.columns,
+        localizer="LOCALIZER" in frames[0].image_type,
+        label=label,
+        files=files,
     )
