@@ -81,7 +81,7 @@ def test_a_tumour_on_the_image_lies_where_the_mask_says(anatomy):
     normal, ill = pair(anatomy, 41, "flair", LesionRequest("tumour"))
     assert normal.mask is None and ill.mask is not None
     _, parts = ndimage.label(ill.mask, structure=CONNECTED)
-    assert parts <= 3  # a finger of oedema may look detached
+    assert parts == 1
     assert 10 < ill.mask.sum() * 8 / 1000 < 160
     brain = (normal.volume.array > 0) & (ill.volume.array > 0)
     change = np.abs(ill.volume.array - normal.volume.array)
@@ -114,7 +114,7 @@ def test_plaques_lie_in_white_matter_near_the_ventricles(site):
         core = plaques.fractions(site.points, site.tissue)["plaque"] > 0.5
         depth.append(site.tissue["ventricle"][core])
         white.append(site.tissue["wm"][core])
-    assert float(np.concatenate(white).mean()) > 0.75
+    assert float(np.concatenate(white).mean()) > 0.85
     assert 0 < float(np.median(np.concatenate(depth))) < 20
 
 

@@ -9,6 +9,7 @@ belong to one split.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 from collections import Counter
@@ -79,6 +80,7 @@ def _read_dicom(args: argparse.Namespace, progress: Progress) -> list[Case]:
 
 
 def _make_phantoms(args: argparse.Namespace, out: Path, progress: Progress) -> Sequence[Case]:
+    from ..cohorts.splits import assign_splits
     from ..synthesis.cohort import PhantomSettings, make_phantom_cohort
 
     return make_phantom_cohort(
@@ -86,7 +88,7 @@ def _make_phantoms(args: argparse.Namespace, out: Path, progress: Progress) -> S
         subjects=args.subjects,
         settings=PhantomSettings(args.contrast, _spacing(args.spacing), args.seed, args.source),
         lesions=[request for text in args.lesions for request in _lesions(text)],
-        split=args.split,
+        split=functools.partial(assign_splits, seed=args.seed) if args.split else None,
         workers=args.workers,
         progress=lambda done, total: progress("making phantoms", done / total),
     )

@@ -1,7 +1,7 @@
 """What any detector must beat: score maps that need no model worth the name.
 
-Each baseline is fitted on the same training normals as the detector and sees the same prepared arrays: image float32 in
-[0, 1] and foreground bool, all cases on one grid (K, J, I).  Higher is more abnormal.  The atlas z-score, the remaining
+Each baseline is fitted on the same training normals as the detector and sees the same prepared arrays: image float32
+in [0, 1] and foreground bool, on the detector's grid (K, J, I).  Higher is more abnormal.  The atlas z-score, the remaining
 voxel-wise baseline of the protocol, is the `zscore` detector itself.
 """
 
@@ -31,7 +31,7 @@ class NormalStatistics:
     Attributes
     ----------
     mean
-        float32 (K, J, I), mean image over the cases whose foreground covers the voxel.
+        float32 (K, J, I), mean of the normals on the detector's grid, over the cases whose foreground covers the voxel.
     quantiles
         float64 (m,), evenly spaced quantiles of all foreground intensities.
     """
@@ -40,28 +40,20 @@ class NormalStatistics:
     quantiles: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, normals: Iterable[tuple[Image, Mask]]) -> NormalStatistics:
-        """Fit on (image, foreground) pairs, one at a time.
+    def fit(cls, mean: Image, intensities: Iterable[NDArray[np.float32]]) -> NormalStatistics:
+        """Fit on the mean image and the foreground intensities of each normal, (n,) each.
+
+        Every case counts alike whatever its size: the quantiles are those of the pooled quantiles of the cases.
 
         Raises
         ------
         ValueError
-            If there is none.
+            If there is no normal.
         """
-        total: NDArray[np.float64] | None = None
-        count: NDArray[np.int32] | None = None
-        per_case = []
         levels = np.linspace(0, 1, _QUANTILES)
-        for image, foreground in normals:
-            if total is None or count is None:
-                total, count = np.zeros(image.shape), np.zeros(image.shape, dtype=np.int32)
-            total += np.where(foreground, image, 0)
-            count += foreground
-            per_case.append(np.quantile(image[foreground], levels))
-        if total is None or count is None:
+        per_case = [np.quantile(values, levels) for values in intensities]
+        if not per_case:
             raise ValueError("the baselines need at least one training normal")
-        mean = (total / np.maximum(count, 1)).astype(np.float32)
-        # Every case counts alike whatever its size: the quantiles of the pooled per-case quantiles.
         return cls(mean, np.quantile(np.concatenate(per_case), levels))
 
 

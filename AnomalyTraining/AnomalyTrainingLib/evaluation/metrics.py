@@ -136,9 +136,11 @@ def threshold_at_false_findings(
     normals: Sequence[NDArray[np.float32]],
     foregrounds: Sequence[NDArray[np.bool_]],
     least_voxels: int,
-    allowed: float = 1.0,
+    allowed: int = 1,
 ) -> float:
     """The lowest score that leaves each calibration normal at most `allowed` findings: a baseline's threshold.
+
+    It is never below the score that one normal voxel in a hundred reaches, as for a model's default threshold.
 
     Parameters
     ----------
@@ -149,19 +151,24 @@ def threshold_at_false_findings(
 
     Returns
     -------
-    A threshold for `>=`; above all scores where even the highest leaves more findings.
+    A threshold for `>=`; just above all scores where even the highest leaves more findings.
     """
     pooled = np.concatenate([score[foreground] for score, foreground in zip(normals, foregrounds, strict=True)])
-    # From one voxel in a hundred to one in a million, evenly in rarity; then beyond the largest.
-    levels = np.append(np.quantile(pooled, 1 - 10.0 ** -np.arange(2, 6.01, 0.1)), np.nextafter(pooled.max(), np.inf))
-    chosen = float(levels[-1])
-    for level in levels[::-1]:
-        cases = zip(normals, foregrounds, strict=True)
-        worst = max(count_regions((score >= level) & foreground, least_voxels) for score, foreground in cases)
-        if worst > allowed:
+    cut = [_cut_to_foreground(score, inside) for score, inside in zip(normals, foregrounds, strict=True)]
+    chosen = float(np.nextafter(pooled.max(), np.float32(np.inf)))
+    # Downwards from one voxel in a million to one in a hundred, evenly in rarity.
+    for level in np.quantile(pooled, 1 - 10.0 ** -np.arange(6, 1.99, -0.1)):
+        too_common = np.count_nonzero(pooled >= level) > 0.0101 * pooled.size
+        if too_common or any(count_regions(score >= level, least_voxels) > allowed for score in cut):
             break
         chosen = float(level)
     return chosen
+
+
+def _cut_to_foreground(score: NDArray[np.float32], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The box of the foreground, minus infinity outside it."""
+    box = ndimage.find_objects(foreground.astype(np.uint8))[0]
+    return np.where(foreground[box], score[box], -np.inf)
 
 
 def count_regions(mask: NDArray[np.bool_], least_voxels: int) -> int:

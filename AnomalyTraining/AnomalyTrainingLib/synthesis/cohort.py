@@ -16,7 +16,6 @@ from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.imaging.write import atomically, write_labels, write_volume
 
 from ..cohorts.manifest import DEFAULT_CHANNEL, Case, ImageSource, write_manifest
-from ..cohorts.splits import assign_splits
 from .anatomy import ANATOMIES
 from .contrast import contrast_named
 from .lesions import KINDS, LesionRequest
@@ -70,7 +69,7 @@ def make_phantom_cohort(
     subjects: int,
     settings: PhantomSettings,
     lesions: Sequence[LesionRequest] = (),
-    split: bool = False,
+    split: Callable[[Sequence[Case]], Sequence[Case]] | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Case, ...]:
@@ -85,7 +84,7 @@ def make_phantom_cohort(
     lesions
         One further subject for each, numbered from n + 1.
     split
-        Assign splits; lesions are then in `validate` and `test` only.
+        Gives the cases their splits, normals first, such as `splits.assign_splits`; None leaves them without.
     workers
         Processes; more than one must be started from a script with an ``if __name__ == "__main__"`` guard.
     progress
@@ -105,9 +104,9 @@ def make_phantom_cohort(
     if unknown := [request.kind for request in lesions if request.kind not in KINDS]:
         raise InputError(f"There is no kind of lesion {unknown[0]!r}; known are {', '.join(KINDS)}.")
     jobs = list(_jobs(folder, subjects, settings, lesions))
-    cases = [job.case for job in jobs]
-    if split:
-        cases = assign_splits(cases, seed=settings.seed)
+    cases: Sequence[Case] = [job.case for job in jobs]
+    if split is not None:
+        cases = split(cases)
     try:
         _claim(folder, settings)
         _make_all(jobs, settings, workers, progress)

@@ -33,7 +33,7 @@ class Contrast:
 CONTRASTS: Mapping[str, Contrast] = {
     "t1": Contrast(
         tissue={"gm": 0.755, "wm": 1.0, "csf": 0.30},  # the template's own ratios
-        lesion={"necrosis": 0.38, "solid": 0.62, "oedema": 0.76, "plaque": 0.70},
+        lesion={"necrosis": 0.38, "solid": 1.25, "oedema": 0.76, "plaque": 0.70},  # the rim takes up contrast agent
         texture=1.0,
     ),
     "flair": Contrast(

@@ -32,6 +32,12 @@ VENTRICLE_SD_MM = 1.5
 """Standard deviation of how far the ventricles' wall lies from the template's."""
 
 _VENTRICLE_REACH_MM = 12.0
+
+FALX_HOLD = 0.7
+"""Share by which sideways displacement is less at the midline, where the falx holds the hemispheres: in healthy adults
+the midline bows by a millimetre or so."""
+
+_FALX_MM = 15.0
 _LATTICE_MM = 4.0
 
 
@@ -138,6 +144,7 @@ def individual_map(
     points = start
     for control_mm, sd in LEVELS_MM:
         noise = bspline_noise(shape, (_LATTICE_MM,) * 3, control_mm, rng, channels=3)  # type: ignore[arg-type]
+        noise[0] *= 1 - FALX_HOLD * torch.exp(-((start[..., 0] / _FALX_MM) ** 2))
         points = points + LatticeField(sd * noise, origin, _LATTICE_MM)(points)  # type: ignore[arg-type]
     template = points @ matrix.T
     wall = float(np.clip(rng.normal(0, VENTRICLE_SD_MM), -2 * VENTRICLE_SD_MM, 2 * VENTRICLE_SD_MM))

@@ -49,8 +49,15 @@ class Site:
     spacing: tuple[float, float, float]
 
 
+DEEP_MM = 3.0
+"""Standard deviation of the neighbourhood that has to be white matter for a plaque."""
+
+
 class Lesion(Protocol):
-    """A planned lesion."""
+    """A planned lesion; `parts` is the number of separate lesions that make it up."""
+
+    @property
+    def parts(self) -> int: ...
 
     def push(self, points: Tensor) -> Tensor:
         """Where the tissue now at `points` (K, J, I, 3) lay before the lesion grew."""
@@ -113,6 +120,7 @@ class Tumour:
     depth: NDArray[np.float32]
     spacing: tuple[float, float, float]
 
+    parts = 1
     FADE_MM = 25.0
     SKULL_MM = 15.0
     NECROTIC = 0.55
@@ -208,6 +216,10 @@ class Plaques:
     radii: tuple[float, ...]
     spacing: tuple[float, float, float]
 
+    @property
+    def parts(self) -> int:
+        return len(self.radii)
+
     def push(self, points: Tensor) -> Tensor:
         """Plaques displace nothing."""
         return points
@@ -239,8 +251,10 @@ def plan_plaques(
         The first so many lie in the patient's left hemisphere (RAS x < 0, in the head and in the scanner).
     """
     tissue, z = site.tissue, site.points[..., 2].numpy()
-    near = (tissue["ventricle"] > 2) & (tissue["ventricle"] < 20) & (tissue["depth"] > 10)
-    white = near & (tissue["wm"] > 0.85) & (z > -5)
+    near = (tissue["ventricle"] > 3) & (tissue["ventricle"] < 20) & (tissue["depth"] > 10)
+    # White matter all around, not a centre alone: plaques in the thin blades between sulci are of another kind.
+    around = ndimage.gaussian_filter(tissue["wm"], [DEEP_MM / size for size in site.spacing[::-1]])
+    white = near & (around > 0.9) & (z > -5)
     on_left = white & (site.points[..., 0].numpy() < -10) & (site.scanner_x < -10)
     centres, shapes, radii = [], [], []
     for number in range(count):
@@ -254,6 +268,20 @@ def plan_plaques(
         apart = (site.points - centre).norm(dim=-1).numpy() > 4 * radius_mm[1]  # so that they stay separate lesions
         white, on_left = white & apart, on_left & apart
     return Plaques(torch.stack(centres), torch.stack(shapes), tuple(radii), site.spacing)
+
+
+def outline(fractions: Mapping[str, NDArray[np.float32]], brain: NDArray[np.bool_], parts: int) -> NDArray[np.bool_]:
+    """The voxels of a lesion: at least half taken by its compartments, in the brain, and its largest regions only.
+
+    A front of oedema leaves single voxels just above one half; they are no lesions of their own.
+    """
+    mask = (np.sum(list(fractions.values()), axis=0) >= 0.5) & brain
+    regions, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    if count <= parts:
+        return mask
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0
+    return np.isin(regions, np.argsort(sizes)[-parts:])
 
 
 def _outwards(site: Site, place: tuple[int, int, int]) -> NDArray[np.float64]:

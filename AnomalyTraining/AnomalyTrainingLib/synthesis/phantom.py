@@ -18,7 +18,7 @@ from .acquisition import Acquisition, heterogeneity, rician, shading
 from .anatomy import CHANNELS, TISSUES, Anatomy
 from .contrast import IndividualContrast, contrast_named
 from .deformation import individual_map
-from .lesions import LesionRequest, Site
+from .lesions import Lesion, LesionRequest, Site, outline
 
 VERSION = 1
 """Raised whenever the same settings would yield other voxels."""
@@ -84,6 +84,7 @@ def synthesise(
     )
     tissue = averaged.sample(to_template(points), CHANNELS if lesion else (*TISSUES, "texture", "brain"))
     fractions: dict[str, NDArray[np.float32]] = {}
+    planned: Lesion | None = None
     if lesion is not None:
         site = Site(points, scanner[..., 0].numpy(), tissue, spacing)
         planned = lesion.plan(site, _stream(seed, subject, "lesion"))
@@ -96,7 +97,7 @@ def synthesise(
     level = float(scan.uniform(*_NOISE)) * individual.gain * individual.tissue["wm"]
     brain = tissue["brain"] > 0.5
     image = np.where(brain, np.round(np.maximum(rician(image, level, scan), 1)), 0).astype(np.float32)
-    mask = None if lesion is None else (np.sum(list(fractions.values()), axis=0) >= 0.5) & brain
+    mask = None if planned is None else outline(fractions, brain, planned.parts)
     return Phantom(Volume(image, grid.ijk_to_ras, modality="MR", name=f"sub-{subject:03d}"), mask)
 
 

@@ -1,0 +1,165 @@
+"""All demonstrations side by side: one contrast a process, then one summary."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from AnomalyDetectionLib import __version__
+from AnomalyDetectionLib.imaging.write import atomically
+from AnomalyDetectionLib.interop.overlay import contact_sheet
+
+from ..synthesis.lesions import LesionRequest
+from .demonstration import Outcome, Plan, demonstrate
+from .evaluate import SCHEMA
+
+PLANS = (
+    Plan("t1", LesionRequest("tumour")),
+    Plan("flair", LesionRequest("plaques", {"left": 1})),
+)
+"""A tumour with oedema and mass effect in T1-like images; three small plaques, one of them surely in the patient's left
+hemisphere, in FLAIR-like ones."""
+
+Messages = Any
+"""A queue of (contrast, stage, share of the whole); the managed queues of multiprocessing have no public type."""
+
+
+def demonstrate_all(
+    out: Path,
+    *,
+    plans: Sequence[Plan] = PLANS,
+    workers: int = 2,
+    progress: Callable[[str, float], None] = lambda stage, fraction: None,
+) -> str:
+    """Run every plan into `out/CONTRAST`, write `metrics.json` and `contact_sheet.png`, return the closing words.
+
+    Registration runs on one core, so two contrasts at a time use two cores.
+
+    Raises
+    ------
+    InputError
+        If `out` holds something made with other plans, or cannot be written.
+    """
+    out = out.absolute()
+    outcomes = _run(out, plans, max(1, min(workers, len(plans))), progress)
+    metrics = {
+        "schema": SCHEMA,
+        "software": {"name": "slicer-anomaly", "version": __version__},
+        "data": "phantoms of the ICBM152 anatomy: the figures show that the software works, not how it does on patients",
+        "contrasts": {outcome.contrast: {"methods": outcome.metrics, "cases": outcome.scores} for outcome in outcomes},
+    }
+    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    atomically(out / "metrics.json", lambda path: path.write_text(text, encoding="utf-8") and None)
+    overlays = {f"{o.contrast.upper()}  {case}": path for o in outcomes for case, path in o.overlays.items()}
+    contact_sheet(list(overlays.values()), list(overlays), out / "contact_sheet.png")
+    return closing_words(out, outcomes)
+
+
+def _run(out: Path, plans: Sequence[Plan], workers: int, progress: Callable[[str, float], None]) -> list[Outcome]:
+    # Spawned, not forked: torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 2) // workers)
+    with context.Manager() as manager:
+        messages = manager.Queue()
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_limit_threads, initargs=(threads,))
+        try:
+            jobs = [pool.submit(_demonstrate, plan, out / plan.contrast, messages) for plan in plans]
+            _follow(jobs, messages, len(plans), progress)
+            return [job.result() for job in jobs]
+        except BaseException:
+            # A run can be resumed from what is on disk, so its processes need not be waited for.
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _limit_threads(count: int) -> None:
+    import SimpleITK
+    import torch
+
+    torch.set_num_threads(count)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+
+
+def _demonstrate(plan: Plan, out: Path, messages: Messages) -> Outcome:
+    return demonstrate(plan, out, lambda stage, share: messages.put((plan.contrast, stage, share)))
+
+
+def _follow(
+    jobs: Sequence[Future[Outcome]], messages: Messages, total: int, progress: Callable[[str, float], None]
+) -> None:
+    """Pass on what the processes report until all have ended or one has failed."""
+    shares: dict[str, float] = {}
+    stages: dict[str, str] = {}
+    pending = set(jobs)
+    while pending:
+        done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
+        if any(job.exception() for job in done):
+            return
+        try:
+            while True:
+                contrast, stage, share = messages.get_nowait()
+                shares[contrast], stages[contrast] = share, stage
+        except Empty:
+            pass
+        if stages:
+            words = "; ".join(f"{contrast.upper()}: {stage}" for contrast, stage in sorted(stages.items()))
+            progress(words, sum(shares.values()) / total)
+
+
+def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
+    """What was made, the figures, and what to do next."""
+    lines = ["", f"Made in {out}:"]
+    for outcome in outcomes:
+        lines.append(f"  {outcome.contrast}/bundle   the model for {outcome.contrast.upper()}-like images")
+        lines += [
+            f"  {outcome.contrast}/results/{case}   map, findings, report, picture" for case in sorted(outcome.scores)
+        ]
+    lines += ["  metrics.json, contact_sheet.png", ""]
+    for outcome in outcomes:
+        lines += _figures(outcome)
+    example = out / outcomes[0].contrast / "bundle"
+    lines += [
+        "These brains are simulated: the figures show that the software works, not how it does on patients.",
+        "",
+        "Next, with your own normal scans (a folder of NIfTI files, or `cohort dicom` for DICOM):",
+        "  .venv/bin/slicer-anomaly cohort folder NORMALS --split --out cohort.csv",
+        "  .venv/bin/slicer-anomaly train zscore_brain --cohort cohort.csv --out run",
+        "  .venv/bin/slicer-anomaly export run --out my_model",
+        "  .venv/bin/slicer-anomaly score my_model PATIENT --out results",
+        "or score an image (skull-stripped T1) with the model just made:",
+        f"  .venv/bin/slicer-anomaly score {example} IMAGE --out results",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(outcome: Outcome) -> list[str]:
+    """A small table of one contrast's cases and methods."""
+    lines = [f"{outcome.contrast.upper()}-like"]
+    model = next(iter(outcome.metrics.values()))
+    for row in model["cases"]:
+        verdict = outcome.scores[row["case"]]
+        found = f"{row['lesions_found']} of {row['lesions']} lesions found, " if row["lesions"] else "normal, "
+        lines.append(
+            f"  {row['case']:<20} {found}{row['false_findings']} false findings; volume score "
+            f"{verdict['volume_score']:.2f}, p = {verdict['p_value']:.3f} (n = {verdict['calibration_n']})"
+        )
+    lines.append(f"  {'method':<22}{'AP':>6}{'Dice':>7}{'found':>8}{'false per normal':>18}")
+    lines += [f"  {name:<22}{_row(figures)}" for name, figures in outcome.metrics.items()]
+    return [*lines, *(f"  note: {note}" for note in outcome.notes), ""]
+
+
+def _row(figures: Mapping[str, Any]) -> str:
+    found = f"{figures['lesions_found']}/{figures['lesions']}"
+    return (
+        f"{figures['voxel_average_precision']:>6.2f}{figures['dice']:>7.2f}{found:>8}"
+        f"{figures['false_findings_per_normal']:>18.1f}"
+    )
