@@ -51,14 +51,18 @@ def demonstrate_all(
     metrics = {
         "schema": SCHEMA,
         "software": {"name": "slicer-anomaly", "version": __version__},
-        "data": "phantoms of the ICBM152 anatomy: the figures show that the software works, not how it does on patients",
+        "data": "simulated: figures show that the software works, not how it does on patients",
         "contrasts": {outcome.contrast: {"methods": outcome.metrics, "cases": outcome.scores} for outcome in outcomes},
     }
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
-    atomically(out / "metrics.json", lambda path: path.write_text(text, encoding="utf-8") and None)
+    atomically(out / "metrics.json", lambda path: _write(path, text))
     overlays = {f"{o.contrast.upper()}  {case}": path for o in outcomes for case, path in o.overlays.items()}
     contact_sheet(list(overlays.values()), list(overlays), out / "contact_sheet.png")
     return closing_words(out, outcomes)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _run(out: Path, plans: Sequence[Plan], workers: int, progress: Callable[[str, float], None]) -> list[Outcome]:
