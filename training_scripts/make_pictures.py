@@ -15,7 +15,7 @@ PICTURES = ROOT / "Resources" / "Screenshots"
 
 
 def main() -> None:
-    """Shrink the chosen overlays into `Resources/Screenshots`."""
+    """Copy the chosen overlays into `Resources/Screenshots`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", nargs="?", type=Path, default=ROOT / "quickstart_output")
     output = parser.parse_args().output
@@ -28,8 +28,7 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for source, name in ((chosen, "overlay.png"), (output / "contact_sheet.png", "contact_sheet.png")):
         if source.exists():
-            # A palette of 256 colours keeps the repository small and shows no difference.
-            Image.open(source).convert("RGB").quantize(256).save(PICTURES / name, optimize=True)
+            Image.open(source).convert("RGB").save(PICTURES / name, optimize=True)
             print(f"{PICTURES / name}: from {source}")
 
 
