@@ -1,8 +1,8 @@
 """What any detector must beat: score maps that need no model worth the name.
 
 Each baseline is fitted on the same training normals as the detector and sees the same prepared arrays: image float32
-in [0, 1] and foreground bool, on the detector's grid (K, J, I).  Higher is more abnormal.  The atlas z-score, the remaining
-voxel-wise baseline of the protocol, is the `zscore` detector itself.
+in [0, 1] and foreground bool, on the detector's grid (K, J, I).  Higher is more abnormal.  The atlas z-score, the
+remaining voxel-wise baseline of the protocol, is the `zscore` detector itself.
 """
 
 from __future__ import annotations
