@@ -56,7 +56,7 @@ LAYERS = {
     f"{TRAINING}.cohorts": Layer((), TRAINING_FLOOR),
     f"{TRAINING}.synthesis": Layer(("cohorts",), TRAINING_FLOOR, {"nilearn"}),
     f"{TRAINING}.training": Layer(("cohorts", "synthesis", "recipes"), TRAINING_FLOOR),
-    f"{TRAINING}.evaluation": Layer(("cohorts", "training"), TRAINING_FLOOR),
+    f"{TRAINING}.evaluation": Layer(("cohorts", "synthesis", "training"), TRAINING_FLOOR),
     f"{TRAINING}.cli": Layer(("cohorts", "synthesis", "recipes", "training", "evaluation"), {"numpy"}, TRAINING_FLOOR),
     f"{TRAINING}.slicer_ui": Layer((), SLICER_FLOOR),
 }
