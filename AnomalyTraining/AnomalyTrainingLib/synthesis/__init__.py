@@ -7,5 +7,5 @@ so that the command line can list them without loading torch.
 from __future__ import annotations
 
 ANATOMY_NAMES = ("icbm152",)
-CONTRAST_NAMES = ("t1", "flair")
-LESION_NAMES = ("tumour", "plaques")
+CONTRAST_NAMES = ("t1", "flair", "t2")
+LESION_NAMES = ("tumour", "plaques", "infarct", "haemorrhage", "atrophy")

@@ -23,11 +23,15 @@ class Contrast:
         Of the compartments the lesions of `lesions.KINDS` are made of.
     texture
         How much of the template's T1 detail (deep grey nuclei, brainstem, myelination) shows, and with which sign.
+    further
+        More compartments of lesions.  Their variation is drawn last, so that a kind of lesion more leaves the images
+        of the others as they were.
     """
 
     tissue: Mapping[str, float]
     lesion: Mapping[str, float]
     texture: float
+    further: Mapping[str, float]
 
 
 CONTRASTS: Mapping[str, Contrast] = {
@@ -35,11 +39,19 @@ CONTRASTS: Mapping[str, Contrast] = {
         tissue={"gm": 0.755, "wm": 1.0, "csf": 0.30},  # the template's own ratios
         lesion={"necrosis": 0.38, "solid": 1.25, "oedema": 0.76, "plaque": 0.70},  # the rim takes up contrast agent
         texture=1.0,
+        further={"infarct": 0.62, "clot": 1.40, "rim": 0.55, "fluid": 0.30},  # a clot of some days: methaemoglobin
     ),
     "flair": Contrast(
         tissue={"gm": 1.22, "wm": 1.0, "csf": 0.22},  # fluid suppressed, cortex brighter than white matter
         lesion={"necrosis": 0.62, "solid": 1.45, "oedema": 1.75, "plaque": 1.80},
         texture=-0.35,
+        further={"infarct": 1.70, "clot": 0.50, "rim": 1.70, "fluid": 0.22},
+    ),
+    "t2": Contrast(
+        tissue={"gm": 1.40, "wm": 1.0, "csf": 2.60},
+        lesion={"necrosis": 2.30, "solid": 1.60, "oedema": 2.00, "plaque": 1.90},
+        texture=-0.5,
+        further={"infarct": 2.00, "clot": 0.40, "rim": 1.90, "fluid": 2.60},
     ),
 }
 """Sequences by name.  Ratios are those of usual 1.5-3 T protocols; individuals vary around them."""
@@ -69,7 +81,8 @@ class IndividualContrast:
 
         tissue, lesion = vary(contrast.tissue, _TISSUE_SD), vary(contrast.lesion, _LESION_SD)
         texture = contrast.texture * float(rng.uniform(0.7, 1.2))
-        return cls(tissue, lesion, texture, float(400 * 2 ** rng.uniform(-1, 1)))
+        gain = float(400 * 2 ** rng.uniform(-1, 1))
+        return cls(tissue, lesion | vary(contrast.further, _LESION_SD), texture, gain)
 
     def render(
         self, tissue: Mapping[str, NDArray[np.float32]], lesion: Mapping[str, NDArray[np.float32]]

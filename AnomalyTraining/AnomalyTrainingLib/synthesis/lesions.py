@@ -22,32 +22,10 @@ from torch import Tensor
 from AnomalyDetectionLib.errors import InputError
 
 from .acquisition import rotation
+from .atrophy import plan_atrophy
 from .deformation import LatticeField, bspline_noise
-
-Fractions = dict[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """The head a lesion is planned in.
-
-    Attributes
-    ----------
-    points
-        float32 (K, J, I, 3), RAS mm of each voxel in the head's own frame (x = 0 is its midline).
-    scanner_x
-        float32 (K, J, I), RAS x of each voxel in the scanner, as in the image's header.
-    tissue
-        Channels of the anatomy (`anatomy.CHANNELS`) before the lesion, float32 (K, J, I) each.
-    spacing
-        Voxel size in mm along (i, j, k).
-    """
-
-    points: Tensor
-    scanner_x: NDArray[np.float32]
-    tissue: Mapping[str, NDArray[np.float32]]
-    spacing: tuple[float, float, float]
-
+from .site import Fractions, Site, choose, soft
+from .stroke import plan_haemorrhage, plan_infarct
 
 DEEP_MM = 3.0
 """Standard deviation of the neighbourhood that has to be white matter for a plaque."""
@@ -143,8 +121,8 @@ class Tumour:
         distance = ((points - self.centre) @ self.shape.T).norm(dim=-1).numpy() * self.radius
         edge = max(1.5, *self.spacing)
         brain = tissue["brain"]
-        mass = _soft(self.radius - distance * (1 + rough[..., 0]), edge) * brain
-        necrosis = np.minimum(_soft(self.NECROTIC * self.radius - distance * (1 + rough[..., 1]), edge) * brain, mass)
+        mass = soft(self.radius - distance * (1 + rough[..., 0]), edge) * brain
+        necrosis = np.minimum(soft(self.NECROTIC * self.radius - distance * (1 + rough[..., 1]), edge) * brain, mass)
         travelled = _along_white_matter(mass, tissue["wm"], self.spacing, 2 * self.reach)
         # Wettest at the tumour, with a front 8 mm deep that runs further here than there.
         front = np.clip((self.reach * (1 + rough[..., 2]) - travelled) / 8, 0, 1)
@@ -158,7 +136,7 @@ def plan_tumour(site: Site, rng: np.random.Generator, *, radius_mm: tuple[float,
     radius = float(rng.uniform(*radius_mm))
     tissue, x, z = site.tissue, site.points[..., 0].numpy(), site.points[..., 2].numpy()
     fits = (tissue["depth"] > 0.9 * radius + 3) & (tissue["ventricle"] > 0.5 * radius) & (np.abs(x) > 0.9 * radius + 4)
-    place = _choose(fits & (tissue["wm"] > 0.6) & (z > 0), rng, "tumour")  # z = 0: above the cerebellum and brainstem
+    place = choose(fits & (tissue["wm"] > 0.6) & (z > 0), rng, "tumour")  # z = 0: above the cerebellum and brainstem
     centre = site.points[place]
     turn = rotation(rng.uniform(-180, 180, 3))
     shape = turn @ np.diag(1 / (radius * rng.uniform(0.85, 1.15, 3))) @ turn.T
@@ -229,7 +207,7 @@ class Plaques:
         total = np.zeros(points.shape[:-1], dtype=np.float32)
         for centre, shape, radius in zip(self.centres, self.shapes, self.radii, strict=True):
             distance = ((points - centre) @ shape.T).norm(dim=-1).numpy()
-            total = np.maximum(total, _soft(radius * (1 - distance), edge))
+            total = np.maximum(total, soft(radius * (1 - distance), edge))
         return {"plaque": total * np.clip(tissue["brain"] - tissue["csf"], 0, 1)}
 
 
@@ -258,7 +236,7 @@ def plan_plaques(
     on_left = white & (site.points[..., 0].numpy() < -10) & (site.scanner_x < -10)
     centres, shapes, radii = [], [], []
     for number in range(count):
-        place = _choose(on_left if number < left else white, rng, "plaque")
+        place = choose(on_left if number < left else white, rng, "plaque")
         centre = site.points[place]
         axes = np.sort(rng.uniform(*radius_mm, 3))
         frame = _frame_along(_outwards(site, place), rng)
@@ -300,19 +278,11 @@ def _frame_along(axis: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     return frame[:, ::-1]
 
 
-def _choose(candidates: NDArray[np.bool_], rng: np.random.Generator, what: str) -> tuple[int, int, int]:
-    """One of the candidate voxels (k, j, i), at random."""
-    places = np.flatnonzero(candidates)
-    if places.size == 0:
-        raise InputError(f"There is no place for another {what} in this head; ask for fewer or smaller ones.")
-    k, j, i = np.unravel_index(places[int(rng.integers(places.size))], candidates.shape)
-    return int(k), int(j), int(i)
-
-
-def _soft(inside_mm: NDArray, edge_mm: float) -> NDArray[np.float32]:
-    """0 outside, 1 inside, linear over an edge of that width: the partial volume of a boundary."""
-    return np.clip(0.5 + inside_mm / edge_mm, 0, 1).astype(np.float32)
-
-
-KINDS: Mapping[str, Callable[..., Lesion]] = {"tumour": plan_tumour, "plaques": plan_plaques}
+KINDS: Mapping[str, Callable[..., Lesion]] = {
+    "tumour": plan_tumour,
+    "plaques": plan_plaques,
+    "infarct": plan_infarct,
+    "haemorrhage": plan_haemorrhage,
+    "atrophy": plan_atrophy,
+}
 """Kinds of lesion by name; each plans one in a `Site` with the given generator."""
