@@ -78,3 +78,16 @@ def test_displacement_never_folds_space(site, kind):
         by_axis = np.stack(np.gradient(there, *SPACING, axis=(2, 1, 0)), axis=-1)
         inside = site.tissue["depth"] > 3
         assert np.linalg.det(by_axis)[inside].min() > 0.02, seed
+
+
+def test_in_t2_ventricles_are_brightest_and_grey_matter_is_brighter_than_white(anatomy: Anatomy) -> None:
+    t1, t2 = (
+        synthesise(anatomy, 7, contrast=contrast, spacing=(3, 3, 3), seed=3).volume.array for contrast in ("t1", "t2")
+    )
+    # Away from the surface, where voxels are half air, the darkest of T1 are ventricle and the brightest white matter.
+    deep = ndimage.binary_erosion(t1 > 0, iterations=6)
+    fluid, grey, white = (
+        np.median(t2[deep & (t1 >= np.quantile(t1[deep], low)) & (t1 <= np.quantile(t1[deep], high))])
+        for low, high in ((0.0, 0.02), (0.2, 0.3), (0.7, 0.95))
+    )
+    assert fluid > 1.4 * grey > 1.4 * 1.1 * white
