@@ -131,3 +131,23 @@ def test_a_threshold_that_is_no_rarity_is_refused(model: Model, threshold: float
 def test_a_device_that_is_not_there_is_named(model: Model) -> None:
     with pytest.raises(InputError, match="no device 'gpu7'"):
         Scorer(model, device="gpu7").score(simulated.head(59))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("turn", [-25.0, 25.0])
+def test_a_turned_head_keeps_its_left_and_right(model: Model, side: str, turn: float) -> None:
+    # A frontal lesion of one hemisphere lies across the scanner's midline once the head looks to the other side.
+    volume = simulated.head(50, lesion_ras=(-18.0 if side == "left" else 18.0, 48.0, 10.0))
+    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    turned = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ volume.ijk_to_ras
+    result = Scorer(model).score(Volume(volume.array, turned, modality="MR"))
+    assert result.findings[0].side == side
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2], ids=["axial", "coronal", "sagittal"])
+def test_one_slice_of_any_plane_is_refused_where_a_volume_is_needed(model: Model, axis: int) -> None:
+    volume = simulated.head(50)
+    middle = [slice(None)] * 3
+    middle[axis] = slice(volume.shape[axis] // 2, volume.shape[axis] // 2 + 1)
+    with pytest.raises(InputError, match="single slice"):
+        Scorer(model).score(Volume(volume.array[tuple(middle)], volume.ijk_to_ras, modality="MR"))

@@ -81,27 +81,61 @@ def label_regions(rarity: NDArray[np.float32], threshold: float, least_voxels: i
     return labels
 
 
-def midline_of(volume: Volume, foreground: NDArray[np.bool_]) -> float | None:
-    """RAS x (mm) of the plane that divides the foreground evenly into left and right; None if sides are unknown."""
+@dataclass(frozen=True)
+class Midline:
+    """The plane between a patient's left and right.
+
+    Attributes
+    ----------
+    point
+        RAS mm (3,), anywhere on it.
+    right
+        Unit vector (3,), RAS, at right angles to it, towards the patient's right.
+    """
+
+    point: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    def to_the_right(self, ras: NDArray[np.float64]) -> float:
+        """Distance (mm) of a RAS point from the plane, negative on the patient's left."""
+        return float((ras - self.point) @ self.right)
+
+    def moved(self, matrix: NDArray[np.float64]) -> Midline:
+        """The plane after an affine transform of space (4 x 4, RAS mm)."""
+        right = np.linalg.inv(matrix[:3, :3]).T @ self.right
+        return Midline(matrix[:3, :3] @ self.point + matrix[:3, 3], right / np.linalg.norm(right))
+
+
+def midline_of(volume: Volume, foreground: NDArray[np.bool_]) -> Midline | None:
+    """The sagittal plane through the centroid of the foreground; None if sides are unknown.
+
+    It is the patient's midline as far as the patient lies straight and wholly in view; where a template was aligned,
+    the template's midline is better (`Midline.moved`).
+    """
     if not volume.orientation_known:
         return None
+    return midline_of_mask(volume.grid, foreground)
+
+
+def midline_of_mask(grid: Grid, foreground: NDArray[np.bool_]) -> Midline | None:
+    """The plane of constant R through the centroid of a mask (K, J, I); None for an empty one."""
     counts = [foreground.sum(axis=axes, dtype=np.int64) for axes in ((0, 1), (0, 2), (1, 2))]  # along i, j, k
     total = int(counts[0].sum())
     if total == 0:
         return None
     centroid = [float((np.arange(c.size) * c).sum() / total) for c in counts]
-    return float(volume.grid.to_ras(np.array(centroid))[0])
+    return Midline(grid.to_ras(np.array(centroid)), np.array([1.0, 0.0, 0.0]))
 
 
 def describe(
-    volume: Volume, rarity: NDArray[np.float32], labels: NDArray[np.int32], midline: float | None
+    volume: Volume, rarity: NDArray[np.float32], labels: NDArray[np.int32], midline: Midline | None
 ) -> tuple[Finding, ...]:
     """Size, extent, place, side and rarity of every labelled region.
 
     Parameters
     ----------
     midline
-        RAS x of the midline (`midline_of`), or None where left and right are unknown.
+        The plane between left and right (`midline_of`), or None where they are unknown.
     """
     inside = np.flatnonzero(labels)
     if inside.size == 0:
@@ -127,7 +161,7 @@ def describe(
                 centroid_ras=_triple(centroid_ras),
                 peak_ras=_triple(volume.grid.to_ras(points[int(np.argmax(scores))])),
                 centroid_ijk=(int(nearest[0]), int(nearest[1]), int(nearest[2])),
-                side=_side(float(centroid_ras[0]), midline),
+                side=_side(centroid_ras, midline),
                 peak=float(scores.max()),
                 mean=float(scores.mean()),
             )
@@ -146,9 +180,10 @@ def _extent(grid: Grid, points: NDArray[np.int64]) -> tuple[float, float, float]
     return _triple(np.array([along_ijk[2 - axes[2]], along_ijk[2 - axes[1]], along_ijk[2 - axes[0]]]))
 
 
-def _side(x: float, midline: float | None) -> str:
+def _side(centroid_ras: NDArray[np.float64], midline: Midline | None) -> str:
     if midline is None:
         return "unknown"
-    if abs(x - midline) <= MIDLINE_MM:
+    distance = midline.to_the_right(centroid_ras)
+    if abs(distance) <= MIDLINE_MM:
         return "midline"
-    return "right" if x > midline else "left"
+    return "right" if distance > 0 else "left"

@@ -67,13 +67,14 @@ def check_fits(volume: Volume, spec: InputSpec) -> str | None:
             f"{volume.name}: the image is {volume.modality}, the model was made for {' or '.join(spec.modalities)}; "
             "choose a model for this modality."
         )
-    if spec.grid == "template" and volume.is_slice:
+    thinnest = min(volume.shape)  # a sagittal or coronal slice may lie along any axis of the array
+    if spec.grid == "template" and thinnest == 1:
         raise InputError(
             f"{volume.name}: this is a single slice, the model needs a volume; give the folder that holds the series."
         )
-    if spec.grid == "template" and volume.shape[0] < LEAST_SLICES:
+    if spec.grid == "template" and thinnest < LEAST_SLICES:
         raise InputError(
-            f"{volume.name}: {volume.shape[0]} slices are too few to place the image in the body; "
+            f"{volume.name}: {thinnest} slices are too few to place the image in the body; "
             f"at least {LEAST_SLICES} are needed."
         )
     if spec.grid == "frame" and not volume.is_slice:

@@ -17,7 +17,7 @@ from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.models.devices import choose_device
 
 from .contract import Detector
-from .findings import describe, label_regions, midline_of
+from .findings import Midline, describe, label_regions, midline_of, midline_of_mask
 from .model import Model
 from .prepare import Prepared, check_fits, prepare
 from .quality import assess
@@ -41,12 +41,15 @@ class RawScore:
         float32 (K, J, I); meaningful where `scored`.
     scored
         bool (K, J, I): the foreground, as far as the detector judges it.
+    midline
+        The plane between the patient's left and right; None where the file does not tell sides.
     """
 
     raw: NDArray[np.float32]
     scored: NDArray[np.bool_]
     quality: Quality
     device: str
+    midline: Midline | None = None
     notes: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -108,7 +111,16 @@ def score_raw(
         raise InputError(
             f"{volume.name}: no part of the image lies where the model can judge it; is it the right part of the body?"
         )
-    return RawScore(raw, scored, quality, str(choice.device), notes, watch.timings)
+    midline = _midline(volume, prepared, template)
+    return RawScore(raw, scored, quality, str(choice.device), midline, notes, watch.timings)
+
+
+def _midline(volume: Volume, prepared: Prepared, template: Template | None) -> Midline | None:
+    """The template's midline where the image was aligned with it, for a head may be turned or only half in view."""
+    if not volume.orientation_known or prepared.overlap is None or prepared.overlap < POOR_OVERLAP or template is None:
+        return midline_of(volume, prepared.foreground)
+    midline = midline_of_mask(template.grid, template.foreground)
+    return midline.moved(prepared.to_source) if midline is not None else None
 
 
 def _scored(prepared: Prepared, scored: torch.Tensor | None) -> NDArray[np.bool_]:
@@ -180,7 +192,7 @@ class Scorer:
         with watch.stage("findings"):
             least = model.calibration.threshold.least_size.voxels(volume)
             labels = label_regions(rarity, used, least)
-            findings = describe(volume, rarity, labels, midline_of(volume, raw.scored))
+            findings = describe(volume, rarity, labels, raw.midline)
         warning = model.calibration.warning()
         progress("done", 1.0)
         return ScoreResult(
