@@ -13,16 +13,10 @@ import pytest
 
 from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.main import main
-from AnomalyDetectionLib.scoring import registry
-from AnomalyDetectionLib.scoring.contract import Detector
 
 
 def train(*arguments: object, progress: str = "none") -> int:
     return main(["train", *map(str, arguments), "--progress", progress])
-
-
-class ByGradient(Detector):
-    """A detector without passes over the normals."""
 
 
 def test_a_run_becomes_a_bundle_that_verifies(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,14 +90,13 @@ def test_a_key_that_is_misspelt_names_the_nearest(
     assert "did you mean 'detector'?" in capsys.readouterr().err
 
 
-def test_a_detector_trained_by_gradient_is_refused(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_settings_of_training_by_gradient_are_refused_for_a_detector_fitted_by_statistics(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(registry, "detector_class", lambda name: ByGradient)
     config = tmp_path / "config.yaml"
-    config.write_text("name: x\ndetector: zscore\n")
+    config.write_text("name: x\ndetector: zscore\ntraining: {epochs: 3}\n")
     assert train(config, "--cohort", cohort, "--out", tmp_path / "run") == 2
-    assert "is trained by gradient, which this version does not do" in capsys.readouterr().err
+    assert "zscore is fitted by statistics; take the section 'training' out" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

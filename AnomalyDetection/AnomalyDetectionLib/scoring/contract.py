@@ -87,6 +87,9 @@ class Batch:
         bool (N, 1, *spatial); nothing outside it is scored, absorbed or counted.
     target, mask, severity
         For training only: what `image` should be restored to, where it was altered, and how strongly.
+    epoch
+        For training only: epochs before this one, for losses that are warmed up; None for the loss's final form, by
+        which epochs are compared.
     """
 
     image: Tensor
@@ -94,11 +97,12 @@ class Batch:
     target: Tensor | None = None
     mask: Tensor | None = None
     severity: Tensor | None = None
+    epoch: int | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in parts.items()}
+        moved: dict[str, Any] = {n: part.to(device) if isinstance(part, Tensor) else part for n, part in parts.items()}
         return Batch(**moved)
 
 
@@ -132,6 +136,9 @@ class Detector(nn.Module):
 
     passes: ClassVar[int] = 0
     """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
+
+    warmup_epochs: int = 0
+    """Epochs until the loss has its final form; the best epoch is chosen among those after."""
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ The one road by which images reach detectors, in training as in scoring.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.foreground import foreground as find_foreground
-from AnomalyDetectionLib.imaging.geometry import Grid, resample
+from AnomalyDetectionLib.imaging.geometry import Canonical, Grid, resample, with_spacing
 from AnomalyDetectionLib.imaging.intensity import normalise
 from AnomalyDetectionLib.imaging.registration import register_affine
 from AnomalyDetectionLib.imaging.template import Normal, Template, fitting_grid, sample, stretched
@@ -33,11 +33,13 @@ class Prepared:
     Attributes
     ----------
     batch
-        N = 1, the whole case.
+        The whole case: N = 1, or for `kind: slices` the slices that hold foreground, (N, C, H, W).
     foreground
         bool (K, J, I) on the input's own grid.
     overlap
         Dice of the outlines of image and template after alignment, or None where nothing was registered.
+    slices
+        For `kind: slices`: int64 (N,), which slice of `grid` each item is; None where N = 1 is the whole case.
     """
 
     batch: Batch
@@ -46,6 +48,21 @@ class Prepared:
     source: Grid
     to_source: NDArray[np.float64]
     overlap: float | None = None
+    slices: NDArray[np.int64] | None = None
+
+    def chunks(self, most: int) -> Iterator[Batch]:
+        """The batch in order, in parts of at most `most` items."""
+        for start in range(0, self.batch.image.shape[0], most):
+            end = start + most
+            yield Batch(self.batch.image[start:end], self.batch.foreground[start:end])
+
+    def whole(self, items: NDArray) -> NDArray:
+        """One array (D, H, W) on the detector's grid of what was computed per item, (N, 1, *spatial); 0 elsewhere."""
+        if self.slices is None:
+            return items[0, 0]
+        array = np.zeros(self.grid.shape, dtype=items.dtype)
+        array[self.slices] = items[:, 0]
+        return array
 
     def to_input(self, array: NDArray, *, nearest: bool = False) -> NDArray:
         """An array on the detector's grid (D, H, W) in the input's geometry (K, J, I); 0 where it does not reach."""
@@ -124,6 +141,53 @@ def prepare(
         overlap = alignment.overlap
         target, source, to_source = template.grid, grid, alignment.template_to_volume
     progress("resampling", 0.5)
+    if spec.kind == "slices" and spec.grid != "frame":
+        target = _slice_grid(target, spec, mask, grid)
     sampled, sampled_mask = sample(image, mask, source, target, to_source)
-    batch = Batch(torch.from_numpy(sampled)[None, None], torch.from_numpy(sampled_mask)[None, None])
-    return Prepared(batch, mask, target, source, to_source, overlap)
+    if spec.kind != "slices":
+        batch = Batch(torch.from_numpy(sampled)[None, None], torch.from_numpy(sampled_mask)[None, None])
+        return Prepared(batch, mask, target, source, to_source, overlap)
+    kept = np.flatnonzero(sampled_mask.any(axis=(1, 2)))  # most of a head scan's box is air
+    if kept.size == 0:
+        raise InputError(f"{volume.name}: no slice of the image holds anything the model can judge.")
+    batch = Batch(torch.from_numpy(sampled[kept])[:, None], torch.from_numpy(sampled_mask[kept])[:, None])
+    return Prepared(batch, mask, target, source, to_source, overlap, kept)
+
+
+def _slice_grid(target: Grid, spec: InputSpec, mask: NDArray[np.bool_], grid: Grid) -> Grid:
+    """The canonical grid whose slices along S have the spec's size.
+
+    With a voxel size in the spec the slices are cut, or filled up with air, around the patient (or the template);
+    without one the whole field of view is fitted into the slice, its aspect ratio kept.  Slices thicker than the
+    spec's are never divided: what lies between them is not in the image.
+    """
+    if spec.grid == "own":
+        canonical = Canonical.of(grid).grid(grid)
+        if grid.shape[0] == 1 and canonical.shape[0] != 1:
+            raise InputError(
+                f"{grid.name}: the model judges slices across the body axis, this single slice lies along it; "
+                "choose a model for such images."
+            )
+        right, anterior, superior = canonical.spacing
+        if spec.spacing is not None:
+            right, anterior, superior = spec.spacing[0], spec.spacing[1], max(spec.spacing[2], superior)
+        elif spec.size is not None and canonical.shape[1:] != spec.size:
+            height, width = spec.size
+            right = anterior = max(anterior * canonical.shape[1] / height, right * canonical.shape[2] / width)
+        spacing = (right, anterior, superior)
+        target = canonical if spacing == canonical.spacing else with_spacing(canonical, spacing)
+    if spec.size is None or target.shape[1:] == spec.size:
+        return target
+    height, width = spec.size
+    middle = (np.array(target.shape[::-1], dtype=np.float64) - 1) / 2
+    if spec.grid == "own" and spec.spacing is not None and mask.any():
+        middle[:2] = _middle_of(mask, grid, target)[:2]
+    affine = target.ijk_to_ras.copy()
+    affine[:3, 3] = target.to_ras(np.array([middle[0] - (width - 1) / 2, middle[1] - (height - 1) / 2, 0.0]))
+    return Grid((target.shape[0], height, width), affine, target.name)
+
+
+def _middle_of(mask: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.float64]:
+    """Voxel indices (i, j, k) on `target` of the middle of the box around a mask on `grid`."""
+    extents = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in (2, 1, 0)]
+    return target.to_ijk(grid.to_ras(np.array([(found[0] + found[-1]) / 2 for found in extents])))

@@ -28,6 +28,7 @@ class Registered:
 
 
 BUILT_IN: dict[str, Registered] = {
+    "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
     "zscore": Registered("AnomalyDetectionLib.detectors.zscore:ZScore"),
 }
 

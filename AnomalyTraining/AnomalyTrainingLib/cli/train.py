@@ -4,6 +4,11 @@ CONFIG is a YAML file or the name of a recipe that ships with the software.  The
 column split which normals are for training (train) and which for calibration (calibrate).  RUN holds the fitted model;
 `slicer-anomaly export RUN --out BUNDLE` makes a bundle of it.
 
+Detectors trained by gradient (autoencoder) take the normals of the split validate, or else of a share of the training
+patients, to tell when to stop.  A run that was stopped, or killed, goes on with --resume at the epoch it was in.  While
+they train, --progress json has events "training" with `epoch`, `step` of `steps`, `train_loss`, `validation_loss` (null
+within an epoch), `eta_s` and `memory_bytes`.
+
 The last line of --progress json: event "result" with `run`, `model`, `sha256`, `training_normals` and
 `calibration_normals`.
 """
@@ -16,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from AnomalyDetectionLib.cli.failures import is_out_of_memory
 from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError
@@ -35,23 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     from AnomalyDetectionLib.models.devices import choose_device
-    from AnomalyDetectionLib.scoring.registry import detector_class
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
     from AnomalyTrainingLib.training.config import read_config
     from AnomalyTrainingLib.training.run import train
     from AnomalyTrainingLib.training.statistics import Roles
 
     config = read_config(args.config)
-    if detector_class(config.detector).passes == 0:
-        raise InputError(
-            f"{args.config}: the detector {config.detector!r} is trained by gradient, which this version does not do; "
-            "choose one fitted by statistics, such as zscore."
-        )
     cohort = read_manifest(args.cohort)
     Roles.of(cohort)  # refuses a cohort without training or calibration normals before a folder is made
     choose_device(args.device, 0)
     with Progress(args.progress, by_stage=True) as progress:
-        with _nothing_left(args.out), OutputFolder(args.out) as folder:
+        with _nothing_left(args.out), _enough_memory(config.training.batch), OutputFolder(args.out) as folder:
             folder.clear_leftovers()
             model = train(
                 config,
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 seed=args.seed,
                 resume=args.resume,
                 progress=progress,
+                events=lambda fields: progress.event("training", **fields),
             )
         if warning := model.calibration.warning():
             progress.warn(warning)
@@ -80,6 +81,20 @@ def run(args: argparse.Namespace) -> int:
             }
         )
     return 0
+
+
+@contextmanager
+def _enough_memory(batch: int) -> Iterator[None]:
+    """Say what helps where training runs out of memory."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"There is not enough memory to train with batches of {batch}; lower training.batch or input.size in the "
+            "configuration, or choose another --device."
+        ) from error
 
 
 @contextmanager

@@ -53,6 +53,65 @@ class ReducerSection(_Section):
     least_voxels: int = Field(10, ge=1)
 
 
+class AugmentSection(_Section):
+    """`training.augment:` of a configuration: how far training slices are changed at random.
+
+    Attributes
+    ----------
+    on
+        False trains on the slices as they are.
+    rotate_degrees, shift_pixels, zoom
+        Largest rotation, shift and change of scale, either way.
+    flip
+        Share of slices that are mirrored left to right.
+    gain, offset, gamma
+        Largest relative change of intensity, shift, and change of the gamma exponent, either way.
+    noise
+        Largest standard deviation of added noise.
+    """
+
+    on: bool = True
+    rotate_degrees: float = Field(8.0, ge=0, le=180)
+    shift_pixels: float = Field(6.0, ge=0)
+    zoom: float = Field(0.08, ge=0, lt=1)
+    flip: float = Field(0.5, ge=0, le=1)
+    gain: float = Field(0.1, ge=0, lt=1)
+    offset: float = Field(0.02, ge=0, le=1)
+    gamma: float = Field(0.1, ge=0, lt=1)
+    noise: float = Field(0.01, ge=0, le=1)
+
+
+class TrainingSection(_Section):
+    """`training:` of a configuration, for detectors trained by gradient.
+
+    Attributes
+    ----------
+    epochs
+        At most so many; training ends after `patience` epochs in which the validation loss did not fall.
+    batch
+        Slices in a batch.
+    learning_rate
+        Of Adam; multiplied by `plateau_factor` after `plateau_patience` epochs without improvement.
+    validate_share
+        Share of the training patients that are kept for validation where the cohort has no normals in that split.
+    mixed_precision
+        Half precision on CUDA devices.
+    workers
+        Processes that load slices; 0 loads them in the training process.
+    """
+
+    epochs: int = Field(200, ge=1, le=100_000)
+    batch: int = Field(32, ge=1, le=65_536)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    patience: int = Field(10, ge=1)
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    plateau_patience: int = Field(4, ge=0)
+    validate_share: float = Field(0.1, gt=0, lt=1)
+    mixed_precision: bool = True
+    workers: int = Field(0, ge=0, le=64)
+    augment: AugmentSection = AugmentSection()
+
+
 class TrainConfig(_Section):
     """One training run.
 
@@ -73,6 +132,7 @@ class TrainConfig(_Section):
     input: InputSection = InputSection()
     findings: FindingsSection = FindingsSection()
     volume_score: ReducerSection = ReducerSection()
+    training: TrainingSection = TrainingSection()
 
 
 def recipes() -> list[str]:
@@ -100,7 +160,8 @@ def read_config(source: str | Path) -> TrainConfig:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{source}: {_explain(error)}") from error
-    detector_class(config.detector)
+    if detector_class(config.detector).passes > 0 and "training" in config.model_fields_set:
+        raise InputError(f"{source}: {config.detector} is fitted by statistics; take the section 'training' out.")
     return config
 
 

@@ -2,6 +2,7 @@
 
 `run.json` says which configuration and cohort the folder belongs to and whether the run has ended; `template.npz` is
 kept as soon as it is built, so that a run that was killed goes on from there; `model/` is the fitted, calibrated model.
+A run by gradient also holds `checkpoints/` (last and best, and the logs) and, until it ends, `prepared/`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
 from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.registry import detector_class
 from AnomalyTrainingLib.cohorts.manifest import Cohort
 
 from .config import TrainConfig
@@ -34,6 +38,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     progress: ProgressCallback = lambda stage, fraction: None,
+    events: Callable[[Mapping[str, Any]], None] = lambda fields: None,
 ) -> Model:
     """Fit a detector into a run folder and return the calibrated model.
 
@@ -41,6 +46,8 @@ def train(
     ----------
     resume
         Continue a run of the same configuration, cohort and seed; a run that has ended is returned as it is.
+    events
+        Called with the state of training by gradient (`engine.Events`).
 
     Raises
     ------
@@ -54,17 +61,22 @@ def train(
     if state["state"] == "done":
         return load_bundle(out / "model")
     kept = out / "template.npz"
-    model = fit(
-        config,
-        cohort,
-        device=device,
-        template=Template.from_file(kept) if kept.exists() else None,
-        on_template=lambda template: write_atomically(kept, template.to_bytes()),
-        progress=progress,
-    )
+    common: dict[str, Any] = {
+        "device": device,
+        "template": Template.from_file(kept) if kept.exists() else None,
+        "on_template": lambda template: write_atomically(kept, template.to_bytes()),
+        "progress": progress,
+    }
+    if detector_class(config.detector).passes > 0:
+        model = fit(config, cohort, **common)
+    else:
+        from .gradient import fit_gradient  # Lightning and MONAI take seconds to import
+
+        model = fit_gradient(config, cohort, out, seed=seed, events=events, **common)
     written = write_bundle(model, out / "model") if not (out / "model").exists() else load_bundle(out / "model")
     _write_state(out, {**state, "state": "done", "model_sha256": written.identity.sha256})
     kept.unlink(missing_ok=True)
+    shutil.rmtree(out / "prepared", ignore_errors=True)
     return written
 
 

@@ -89,12 +89,24 @@ def fit(
     if detector.passes == 0:
         raise InputError(f"The detector {config.detector!r} is trained by gradient, not by statistics.")
     if template is None and spec.grid != "own":
-        template = _template(spec, roles.train, progress)
+        template = make_template(spec, roles.train, progress)
         on_template(template)
     for turn in range(detector.passes):
         _absorb(detector, template, roles.train, progress, f"statistics {turn + 1}/{detector.passes}")
         detector.finish()
-    detector = _rebuilt(config, spec, detector)
+    return calibrated_model(config, detector, template, roles, device, progress)
+
+
+def calibrated_model(
+    config: TrainConfig,
+    fitted: Detector,
+    template: Template | None,
+    roles: Roles,
+    device: str,
+    progress: ProgressCallback,
+) -> Model:
+    """The model of a fitted detector, calibrated on the cohort's calibration normals."""
+    detector = _rebuilt(config, fitted.spec, fitted)
     calibration = calibrate(
         detector,
         template,
@@ -112,7 +124,7 @@ def _rebuilt(config: TrainConfig, spec: InputSpec, fitted: Detector) -> Detector
     """The detector as a bundle will rebuild it, so that what is calibrated is what will score."""
     detector = build(config.detector, spec, fitted.config())
     detector.load_state_dict(fitted.state_dict(), strict=True)
-    return detector.eval()
+    return detector.eval().requires_grad_(False)
 
 
 def _normals(spec: InputSpec, cases: tuple[Case, ...]) -> Iterator[Normal]:
@@ -122,7 +134,8 @@ def _normals(spec: InputSpec, cases: tuple[Case, ...]) -> Iterator[Normal]:
         yield as_normal(volume, spec)
 
 
-def _template(spec: InputSpec, cases: tuple[Case, ...], progress: ProgressCallback) -> Template:
+def make_template(spec: InputSpec, cases: tuple[Case, ...], progress: ProgressCallback) -> Template:
+    """The average of training normals that images will be aligned with."""
     if spec.grid == "frame":
         if spec.size is None or len(spec.size) != 2:
             raise InputError("A configuration with `grid: frame` needs `size: [rows, columns]`.")

@@ -1,0 +1,137 @@
+"""Volumes become canonical slices and their maps come back, whatever the geometry."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import simulated
+import torch
+
+from AnomalyDetectionLib.errors import Cancelled, InputError
+from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.scoring.contract import Batch, Detector, InputSpec, Scores
+from AnomalyDetectionLib.scoring.prepare import as_normal, prepare
+from AnomalyDetectionLib.scoring.scorer import SLICES_AT_ONCE, score_raw
+
+OWN = InputSpec("slices", ("MR",), "mr-robust")
+
+
+def turned(volume: Volume, axes: tuple[int, int, int], reverse: tuple[bool, bool, bool], tilt: float) -> Volume:
+    """The same voxels, stored in another order, in a patient who is tilted by some radians."""
+    affine = volume.ijk_to_ras.copy()
+    for axis, back in enumerate(reverse):
+        if back:
+            affine[:3, 3] += affine[:3, 2 - axis] * (volume.shape[axis] - 1)
+            affine[:3, 2 - axis] *= -1
+    array = volume.array[tuple(slice(None, None, -1 if back else 1) for back in reverse)].transpose(axes)
+    columns = [2 - axes[2 - n] for n in range(3)]
+    affine[:3, :3] = affine[:3, columns]
+    cos, sin = np.cos(tilt), np.sin(tilt)
+    rotation = np.eye(4)
+    rotation[1:3, 1:3] = [[cos, -sin], [sin, cos]]
+    return Volume(np.ascontiguousarray(array), rotation @ affine, modality="MR", name="turned")
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("reverse", [(False, False, False), (True, False, True), (False, True, False)])
+def test_slices_go_and_come_back_unchanged(
+    axes: tuple[int, int, int], reverse: tuple[bool, bool, bool], tilt: float
+) -> None:
+    straight = simulated.head(3)
+    volume = turned(straight, axes, reverse, tilt)
+    prepared = prepare(volume, OWN)
+    expected = prepare(straight, OWN)
+    assert torch.allclose(prepared.batch.image, expected.batch.image, atol=1e-3), "slices run along S in every storage"
+    back = prepared.to_input(prepared.whole(prepared.batch.image.numpy()))
+    image, mask, _ = as_normal(volume, OWN)
+    assert image[mask].std() > 0.05
+    assert np.abs(back - np.where(mask, image, 0)).max() < 1e-3
+    assert np.array_equal(prepared.to_input(prepared.whole(prepared.batch.foreground.numpy())), mask)
+
+
+def test_a_marked_voxel_comes_back_to_its_place_at_another_size_and_spacing() -> None:
+    volume = turned(simulated.head(3), (2, 0, 1), (True, True, False), 0.15)
+    for spec in (
+        dataclasses.replace(OWN, size=(64, 64)),
+        dataclasses.replace(OWN, size=(96, 80), spacing=(2.5, 2.5, 3.0)),
+    ):
+        prepared = prepare(volume, spec)
+        assert prepared.batch.image.shape[2:] == spec.size
+        place = np.argwhere(prepared.foreground)[prepared.foreground.sum() // 2]
+        ijk = np.round(prepared.grid.to_ijk(volume.grid.to_ras(place[::-1]))).astype(int)
+        on_grid = np.zeros(prepared.grid.shape, dtype=np.float32)
+        on_grid[tuple(slice(n - 1, n + 2) for n in ijk[::-1])] = 1
+        back = prepared.to_input(prepared.whole(on_grid[prepared.slices][:, None]))
+        found = np.argwhere(back > 0.5 * back.max()).mean(axis=0)
+        assert np.abs(found - place).max() <= 1.0
+
+
+def test_the_field_of_view_keeps_its_aspect_ratio_and_all_its_foreground() -> None:
+    prepared = prepare(simulated.head(4), dataclasses.replace(OWN, size=(48, 48)))
+    right, anterior, _ = prepared.grid.spacing
+    assert right == pytest.approx(anterior)
+    whole = prepared.to_input(prepared.whole(prepared.batch.foreground.numpy()))
+    assert (whole & prepared.foreground).sum() > 0.97 * prepared.foreground.sum()
+
+
+def test_slices_without_foreground_are_left_out() -> None:
+    volume = simulated.head(5)
+    prepared = prepare(volume, OWN)
+    assert prepared.batch.image.shape[0] < volume.shape[0]
+    assert prepared.batch.foreground.flatten(1).any(dim=1).all()
+    assert prepared.slices is not None and prepared.slices.size == prepared.batch.image.shape[0]
+
+
+def test_thick_slices_are_not_divided() -> None:
+    volume = simulated.head(6, spacing=(4.0, 4.0, 12.0))
+    prepared = prepare(volume, dataclasses.replace(OWN, size=(64, 64), spacing=(4.0, 4.0, 4.0)))
+    assert prepared.grid.shape[0] == volume.shape[0]
+
+
+def test_a_single_slice_along_the_body_is_refused() -> None:
+    volume = simulated.head(6)
+    affine = volume.ijk_to_ras[:, [0, 2, 1, 3]] * [1, 1, -1, 1]
+    coronal = Volume(volume.array[:, 20][None], affine, modality="MR", name="coronal")
+    with pytest.raises(InputError, match=r"coronal: the model judges slices across the body axis"):
+        prepare(coronal, dataclasses.replace(OWN, size=(48, 48)))
+    axial = volume.slice(volume.shape[0] // 2)
+    assert prepare(axial, dataclasses.replace(OWN, size=(64, 64))).batch.image.shape == (1, 1, 64, 64)
+
+
+class Echo(Detector):
+    """Scores every pixel with its own intensity and remembers how many slices it was given at once."""
+
+    def __init__(self) -> None:
+        super().__init__(OWN)
+        self.counts: list[int] = []
+
+    def score(self, batch: Batch) -> Scores:
+        self.counts.append(batch.image.shape[0])
+        return Scores(map=batch.image)
+
+
+def test_a_case_is_scored_a_few_slices_at_a_time_in_its_own_geometry() -> None:
+    volume = turned(simulated.head(7), (1, 2, 0), (True, False, False), 0.1)
+    detector = Echo()
+    seen: list[float] = []
+    raw = score_raw(detector, None, volume, device="cpu", progress=lambda stage, part: seen.append(part))
+    prepared = prepare(volume, OWN)
+    assert max(detector.counts) == SLICES_AT_ONCE < sum(detector.counts) == prepared.batch.image.shape[0]
+    assert np.array_equal(raw.raw, prepared.to_input(prepared.whole(prepared.batch.image.numpy())))
+    assert seen == sorted(seen)
+
+
+def test_scoring_stops_between_slices_when_asked() -> None:
+    detector = Echo()
+
+    def progress(stage: str, fraction: float) -> None:
+        if stage == "scoring" and fraction > 0.5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        score_raw(detector, None, simulated.head(7), device="cpu", progress=progress)
+    assert detector.counts == [SLICES_AT_ONCE]

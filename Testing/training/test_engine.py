@@ -1,0 +1,264 @@
+"""Training by gradient: it learns, stops, can be killed at any time, and ends in a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simulated
+import torch
+
+from AnomalyDetectionLib.cli.main import main
+from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.imaging.read import read_volume
+from AnomalyDetectionLib.imaging.write import write_volume
+from AnomalyDetectionLib.models.bundle import load_bundle
+from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.registry import build
+from AnomalyDetectionLib.scoring.scorer import Scorer
+from AnomalyTrainingLib.cohorts.manifest import Case, ImageSource, read_manifest
+from AnomalyTrainingLib.training.config import AugmentSection, TrainConfig, TrainingSection
+from AnomalyTrainingLib.training.data import EpochOrder, PreparedCases, TrainingSlices, ValidationSlices
+from AnomalyTrainingLib.training.engine import fit_by_gradient
+from AnomalyTrainingLib.training.gradient import validation_split
+
+CONFIG = """
+name: tiny
+detector: autoencoder
+options: {widths: [4, 8], latent: 8, dropout: 0.1, variational: true, kl_weight: 1.0e-4, kl_warmup_epochs: 1}
+input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
+training: {epochs: 4, batch: 8, learning_rate: 0.003, plateau_patience: 0}
+findings: {least_ml: 1.0}
+"""
+SPEC = InputSpec("slices", ("MR",), "mr-robust", spacing=(8.0, 8.0, 8.0), size=(32, 32))
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of three heads to train on, one to validate on and three to calibrate on, and a configuration."""
+    folder = tmp_path_factory.mktemp("cohort")
+    lines = ["case,patient,image,label,split"]
+    for n, split in enumerate(["train"] * 3 + ["validate"] + ["calibrate"] * 3):
+        write_volume(simulated.head(n), folder / f"head{n}.nii.gz")
+        lines.append(f"n{n},p{n},head{n}.nii.gz,0,{split}")
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    (folder / "config.yaml").write_text(CONFIG)
+    return folder / "cohort.csv"
+
+
+@pytest.fixture(scope="module")
+def cases(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedCases:
+    """The prepared slices of two heads."""
+    return PreparedCases(read_manifest(cohort).cases[:2], SPEC, None, tmp_path_factory.mktemp("prepared"))
+
+
+def arguments(cohort: Path, out: Path) -> list[str]:
+    return [
+        "train",
+        str(cohort.with_name("config.yaml")),
+        "--cohort",
+        str(cohort),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+
+
+@pytest.fixture(scope="module")
+def run_folder(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped, made in a process of its own."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    done = subprocess.run(command(cohort, out), capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    (out / "events.jsonl").write_text(done.stdout)
+    return out
+
+
+def command(cohort: Path, out: Path) -> list[str]:
+    start = "import torch, AnomalyDetectionLib.cli.main as cli; torch.set_num_threads(1); raise SystemExit(cli.main())"
+    return [sys.executable, "-c", start, *arguments(cohort, out), "--progress", "json"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def stopped_in_epoch(epoch: int, sent: signal.Signals, cohort: Path, out: Path) -> int:
+    """Start a run, send it a signal once it is within that epoch, and return its exit code."""
+    process = subprocess.Popen(
+        command(cohort, out), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and event["stage"] == f"training, epoch {epoch}":
+            break
+    else:
+        raise AssertionError("the run ended before that epoch")
+    process.send_signal(sent)
+    process.stdout.read()
+    return process.wait()
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "model" / "models" / "model.pt", weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights_to_the_last_bit(
+    sent: signal.Signals, code: int, cohort: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert stopped_in_epoch(3, sent, cohort, out) == code
+    assert not (out / "model").exists() and (out / "checkpoints" / "last.ckpt").exists()
+    again = subprocess.run([*command(cohort, out), "--resume"], capture_output=True, text=True, env=environment())
+    assert again.returncode == 0, again.stderr
+    epochs = [e["epoch"] for e in map(json.loads, again.stdout.splitlines()) if e["event"] == "training"]
+    assert epochs[0] == 3, "the epoch that was cut off is begun again"
+    expected, found = weights(run_folder), weights(out)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    last, other = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (run_folder, out))
+    assert all(torch.equal(value, other["state_dict"][name]) for name, value in last["state_dict"].items())
+    assert last["plateau"] == other["plateau"]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_events_logs_and_a_bundle_that_finds_a_lesion(run_folder: Path, tmp_path: Path) -> None:
+    events = [json.loads(line) for line in (run_folder / "events.jsonl").read_text().splitlines()]
+    told = [event for event in events if event["event"] == "training"]
+    ends = [event for event in told if event["validation_loss"] is not None]
+    assert [event["epoch"] for event in ends] == [1, 2, 3, 4]
+    assert ends[-1]["train_loss"] < ends[0]["train_loss"]
+    assert ends[-1]["step"] == ends[-1]["steps"] > 3 and ends[-1]["memory_bytes"] > 10e6 and ends[-1]["eta_s"] == 0
+    log = run_folder / "checkpoints" / "log"
+    assert "val_loss" in (log / "metrics.csv").read_text().splitlines()[0]
+    assert list(log.glob("events.out.tfevents.*"))
+    assert not (run_folder / "prepared").exists()
+    assert main(["export", str(run_folder), "--out", str(tmp_path / "bundle")]) == 0
+    kept, exported = load_bundle(run_folder / "model"), load_bundle(tmp_path / "bundle")
+    assert exported.info["training"]["normals"] == 3 and exported.info["training"]["epochs"] == 4
+    write_volume(simulated.head(50, lesion_ras=(-30, 10, 10), lesion_mm=20.0, lesion_gain=2.0), tmp_path / "x.nii.gz")
+    volume = read_volume(tmp_path / "x.nii.gz")
+    first, second = Scorer(kept, "cpu").score(volume), Scorer(exported, "cpu").score(volume)
+    assert first.rarity.array.std() > 0.1
+    assert np.abs(first.rarity.array - second.rarity.array).max() <= 1e-4
+    truth = np.abs(volume.array - simulated.head(50).array) > 20
+    lesion, healthy = second.foreground & truth, second.foreground & ~truth
+    assert second.rarity.array[lesion].mean() > second.rarity.array[healthy].mean()
+
+
+def settings(**changes) -> TrainingSection:
+    return TrainingSection(batch=16, learning_rate=3e-3, augment=AugmentSection(on=False), **changes)
+
+
+def small():
+    torch.manual_seed(0)
+    return build("autoencoder", SPEC, {"widths": [4, 8], "latent": 8})
+
+
+def fit(cases: PreparedCases, folder: Path, section: TrainingSection) -> dict:
+    return fit_by_gradient(
+        small(),
+        TrainingSlices(cases, section.augment, 0),
+        ValidationSlices(cases),
+        section,
+        folder,
+        device=torch.device("cpu"),
+        seed=0,
+        progress=lambda stage, fraction: None,
+    )
+
+
+def test_training_stops_when_the_validation_loss_no_longer_falls(cases: PreparedCases, tmp_path: Path) -> None:
+    section = settings(epochs=30, patience=2)
+    blind = section.model_copy(update={"learning_rate": 1e-30})
+    summary = fit(cases, tmp_path / "blind", blind)
+    assert (summary["epochs"], summary["best_epoch"]) == (3, 1)
+    before = (tmp_path / "blind" / "last.ckpt").stat().st_mtime_ns
+    assert fit(cases, tmp_path / "blind", blind) == summary, "what has stopped is not trained further"
+    assert (tmp_path / "blind" / "last.ckpt").stat().st_mtime_ns == before
+
+
+def test_a_damaged_checkpoint_is_named(cases: PreparedCases, tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(InputError, match=r"last\.ckpt: the checkpoint is damaged"):
+        fit(cases, tmp_path, settings(epochs=1))
+
+
+def test_an_item_is_a_function_of_seed_epoch_and_index(cases: PreparedCases) -> None:
+    first, second = (TrainingSlices(cases, AugmentSection(), 5) for _ in range(2))
+    image, mask, epoch = first[(2, 7)]
+    for other in [(0, 1), (2, 3), (1, 7)]:
+        second[other]
+    again = second[(2, 7)]
+    assert torch.equal(image, again[0]) and torch.equal(mask, again[1]) and epoch == 2
+    assert not torch.equal(image, first[(3, 7)][0])
+    assert not torch.equal(image, TrainingSlices(cases, AugmentSection(), 6)[(2, 7)][0])
+    assert image.dtype == torch.float32 and mask.dtype == torch.bool and mask.shape == (1, 32, 32)
+    assert 0 <= image.min() and image.max() <= 1 and not image[~mask].any()
+    plain = ValidationSlices(cases)[7][0]
+    assert 0.3 < np.corrcoef(image.ravel(), plain.ravel())[0, 1]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list:
+        sampler = EpochOrder(20, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(1, 2) == order(1, 2)
+    assert sorted(index for _, index in order(1, 2)) == list(range(20))
+    assert [i for _, i in order(1, 2)] != [i for _, i in order(1, 3)] != [i for _, i in order(2, 3)]
+
+
+def test_prepared_slices_stay_on_disk_and_are_not_prepared_twice(cohort: Path, tmp_path: Path) -> None:
+    listed = read_manifest(cohort).cases[:2]
+    first = PreparedCases(listed, SPEC, None, tmp_path)
+    assert all(isinstance(array, np.memmap) for array in first._images)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(times) == 4
+    second = PreparedCases(listed, SPEC, None, tmp_path)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert torch.equal(first[len(first) - 1][0], second[len(second) - 1][0])
+
+
+def normal(name: str, patient: str) -> Case:
+    return Case(name, patient, {"image": ImageSource(Path("x"))}, 0, split="train")
+
+
+def test_without_validation_normals_whole_training_patients_are_held_out() -> None:
+    config = TrainConfig(name="x", detector="autoencoder", training=TrainingSection(validate_share=0.25))
+    listed = tuple(normal(f"c{n}", f"p{n // 2}") for n in range(16))
+    kept, held = validation_split(listed, (), config, 3)
+    assert len(held) == 4 and len(kept) == 12
+    assert not {case.patient for case in kept} & {case.patient for case in held}
+    assert validation_split(listed, (), config, 3) == (kept, held)
+    assert validation_split(listed, (), config, 4) != (kept, held)
+    assert validation_split(listed, listed[:1], config, 3) == (listed, listed[:1])
+    with pytest.raises(InputError, match="at least 2 patients"):
+        validation_split(listed[:2], (), config, 3)
+
+
+def test_a_warm_up_longer_than_training_is_refused(cases: PreparedCases, tmp_path: Path) -> None:
+    detector = build("autoencoder", SPEC, {"widths": [4], "latent": 2, "variational": True})
+    section = settings(epochs=5)
+    with pytest.raises(InputError, match="must exceed the 10 epochs of warm-up"):
+        fit_by_gradient(
+            detector,
+            TrainingSlices(cases, section.augment, 0),
+            ValidationSlices(cases),
+            section,
+            tmp_path,
+            device=torch.device("cpu"),
+            seed=0,
+            progress=lambda stage, fraction: None,
+        )
