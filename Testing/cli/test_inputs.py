@@ -37,6 +37,7 @@ def names(*paths: str, known: dict[str, str] | None = None) -> list[str]:
         ("Kopf Müller", "Kopf_Müller"),
         ("ends with dot.", "ends_with_dot"),
         ("x" * 300, "x" * MAX_NAME),
+        ("脑" * 300, "脑" * 53),  # 3 bytes a letter: file systems count bytes
         ("a\x00b\nc", "a_b_c"),
     ],
 )
@@ -114,6 +115,11 @@ def test_a_manifest_gives_names_places_series_and_slices(tmp_path: Path) -> None
     assert one.request == Request((tmp_path / "images/a.nii",), "one")
     assert two.request == Request((tmp_path / "dicom",), "two", "1.2.840.5", 7)
     assert [one.label, two.label, two.line] == ["0", "1", 4]
+
+
+def test_a_manifest_may_name_one_of_several_images_of_a_series(tmp_path: Path) -> None:
+    (row,) = manifest_rows(manifest(tmp_path, "case,image\none,dicom#1.2.840.5:2\n"))
+    assert row.request == Request((tmp_path / "dicom",), "one", "1.2.840.5:2")
 
 
 @pytest.mark.parametrize(

@@ -492,3 +492,29 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_whole(bundle: Path, images: Path
     assert json.loads(rest.splitlines()[-1]) == {"event": "error", "message": said.splitlines()[-1], "exit_code": 130}
     assert {path.name for path in out.iterdir()} == {"normal", "run.json", "scores.csv"}
     assert nothing_half_written(out)
+
+
+def test_resume_goes_to_no_folder_outside_its_own(
+    scored: Path, bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run.json from elsewhere names a case "../kept" whose input changed: its results would be taken away."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("precious")
+    record = json.loads((scored / "run.json").read_text())
+    for name in ("../kept", str(kept), "..", "a\\..\\..\\kept"):
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        record["cases"] = {name: {"input": (images / "normal.nii.gz").as_posix(), "fingerprint": "another"}}
+        (out / "run.json").write_text(json.dumps(record))
+        assert score(bundle, images / "normal.nii.gz", "--out", out, "--resume") == 2
+        assert "is damaged" in capsys.readouterr().err
+    assert [path.name for path in kept.iterdir()] == ["file"]
+
+
+def test_a_long_name_in_letters_of_several_bytes_is_scored(bundle: Path, images: Path, tmp_path: Path) -> None:
+    image = tmp_path / f"{'脑' * 80}.nii.gz"
+    shutil.copy(images / "normal.nii.gz", image)
+    assert score(bundle, image, "--out", tmp_path / "out") == 0
+    (case,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert (case / "report.json").exists() and set(case.name) == {"脑"}

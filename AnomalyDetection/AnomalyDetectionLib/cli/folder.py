@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -29,6 +30,9 @@ RUN_SCHEMA = "slicer-anomaly/run/1"
 
 LEAST_FREE_BYTES = 8 << 20
 """Less free space than this and no case can be written: report, tables and picture of a small volume take 1 to 4 MB."""
+
+_CASE_NAME = re.compile(r"[\w-][\w.-]*")
+"""As `inputs.safe_name` makes them: one folder of this one, and no other place."""
 
 _LOCKED_BYTE = 1 << 30
 """Windows forbids others to read locked bytes, so the lock lies beyond the text that names its holder."""
@@ -95,7 +99,10 @@ class OutputFolder:
             raise InputError(
                 f"{path.name} in the output folder was not written by this version; choose another folder."
             )
-        if not all(isinstance(c, dict) and isinstance(c.get("input"), str) for c in cases.values()):
+        # The names become folders that are written, and removed where an input changed: none may lead elsewhere.
+        if not all(isinstance(c, dict) and isinstance(c.get("input"), str) for c in cases.values()) or not all(
+            map(_CASE_NAME.fullmatch, cases)
+        ):
             raise InputError(f"{path.name} in the output folder is damaged; choose another folder.")
         return data
 

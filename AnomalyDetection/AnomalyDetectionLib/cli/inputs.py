@@ -27,10 +27,14 @@ MAX_MANIFEST_BYTES = 256 << 20
 MAX_NAME = 80
 """Longest case name in characters: with the file names below it, paths stay far from Windows' limit of 260."""
 
+MAX_NAME_BYTES = 160
+"""File systems take 255 bytes a name, of which temporary names add some twenty and a number to tell names apart a few;
+a letter of Chinese takes three."""
+
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names Windows keeps for devices."""
 
-_SERIES_CELL = re.compile(r"(?P<folder>.+)#(?P<series>[0-9.]{1,64})")
+_SERIES_CELL = re.compile(r"(?P<folder>.+)#(?P<series>[0-9.]{1,64}(?::[0-9]{1,4})?)")
 _SECOND_IMAGE = re.compile(r"image_\w+")
 
 
@@ -226,7 +230,7 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
 
 
 def _place(cell: str, folder: Path) -> tuple[Path, str | None]:
-    """A path, or FOLDER#SERIES_UID as manifests write it; a path that exists as it stands wins."""
+    """A path, or FOLDER#SERIES (a UID, with `:2` and so on where it holds several images); what exists wins."""
     whole = folder / cell
     found = _SERIES_CELL.fullmatch(cell)
     if found is None or os.path.lexists(whole):
@@ -236,7 +240,8 @@ def _place(cell: str, folder: Path) -> tuple[Path, str | None]:
 
 def safe_name(text: str) -> str:
     """A folder name that every file system takes: word characters, '.', '-', '_'; at most `MAX_NAME` long."""
-    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._ ")[:MAX_NAME].rstrip("._ ")
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._ ")[:MAX_NAME]
+    name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").rstrip("._ ")
     if not name:
         return "case"
     return f"_{name}" if name.split(".")[0].lower() in RESERVED else name
