@@ -116,6 +116,8 @@ def test_the_default_threshold_leaves_at_most_one_finding_on_every_normal_of_a_s
     assert threshold.default == pytest.approx(3.5)
     assert threshold.cost(3.2) == pytest.approx(2 / 3)
     assert threshold.cost(3.5) == 0.0
+    assert threshold.cost(20.0) == 0.0
+    assert threshold.cost(0.5) is None  # below the lowest level measured nothing is known
 
 
 def test_one_bad_normal_in_many_does_not_set_the_threshold() -> None:

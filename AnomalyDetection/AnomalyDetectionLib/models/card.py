@@ -96,6 +96,7 @@ def model_card(model: Model) -> str:
     """`docs/README.md`, written from what is known of the model and nothing else."""
     spec, calibration = model.detector.spec, model.calibration
     threshold = calibration.threshold
+    cost = threshold.cost(threshold.default)
     lines = [
         f"# {model.identity.id} {model.identity.version}",
         "",
@@ -113,7 +114,7 @@ def model_card(model: Model) -> str:
         "## Calibration",
         f"- calibration normals: {calibration.n}; the least p-value a case can have is {calibration.least_p_value:.3f}",
         f"- default threshold: rarity {threshold.default:g}, which leaves "
-        f"{threshold.cost(threshold.default):.2f} false findings per calibration normal",
+        f"{'an unknown number of' if cost is None else f'{cost:.2f}'} false findings per calibration normal",
         f"- smallest finding: {threshold.least_size.ml:g} mL, {threshold.least_size.mm2:g} mm² in single images",
     ]
     if warning := calibration.warning():

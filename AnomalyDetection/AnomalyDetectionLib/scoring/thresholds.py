@@ -77,8 +77,13 @@ class Threshold:
         first = max(first, int(np.searchsorted(LEVELS, 2.0)))
         return cls(float(LEVELS[first]), LEVELS.copy(), table.mean(axis=0), least_size)
 
-    def cost(self, rarity: float) -> float:
-        """Mean false findings per normal scan at that threshold (interpolated; the ends are held)."""
+    def cost(self, rarity: float) -> float | None:
+        """Mean false findings per normal scan at that threshold, interpolated; above the last level that level's.
+
+        None below the first level: there everything merges into one region, and a count would say nothing.
+        """
+        if rarity < self.levels[0]:
+            return None
         return float(np.interp(rarity, self.levels, self.findings_per_normal))
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +101,12 @@ class Threshold:
         levels = np.asarray(data["levels"], dtype=np.float64)
         cost = np.asarray(data["findings_per_normal"], dtype=np.float64)
         default = float(data["default"])
-        if levels.shape != cost.shape or levels.ndim != 1 or not (np.diff(levels) > 0).all() or not default > 0:
+        if (
+            levels.size == 0
+            or levels.shape != cost.shape
+            or levels.ndim != 1
+            or not (np.diff(levels) > 0).all()
+            or not default >= levels[0]
+        ):
             raise ValueError("the threshold table is not in order")
         return cls(default, levels, cost, LeastSize.from_json(data["least_size"]))
