@@ -157,7 +157,8 @@ def smooth_within(image: Tensor, foreground: Tensor, sigma: float) -> Tensor:
     """
     if sigma == 0:
         return torch.where(foreground, image, 0.0)
-    radius = max(1, int(3 * sigma + 0.5))
+    # What lies beyond the image weighs nothing, so a kernel need not reach farther than across it.
+    radius = max(1, int(min(3 * sigma + 0.5, max(image.shape[2:]))))
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=image.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()

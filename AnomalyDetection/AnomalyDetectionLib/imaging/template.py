@@ -26,7 +26,8 @@ class Template:
     Attributes
     ----------
     image
-        float32 (K, J, I) in [0, 1].
+        float32 (K, J, I) in [0, 1], of the values that half precision has: so it is stored, and what is calibrated
+        shall be what scores.
     foreground
         bool (K, J, I): voxels that belong to the patient in at least half of the normals.
     grid
@@ -36,6 +37,9 @@ class Template:
     image: NDArray[np.float32]
     foreground: NDArray[np.bool_]
     grid: Grid
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image", self.image.astype(np.float16).astype(np.float32))
 
     def to_bytes(self) -> bytes:
         """As an .npz file (image in half precision, no pickles)."""

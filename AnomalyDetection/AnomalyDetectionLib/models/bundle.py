@@ -155,6 +155,8 @@ def verify_bundle(folder: Path | str) -> dict[str, Any]:
         path = folder / pure
         if not path.is_file():
             raise InputError(f"{path}: missing from the model; install the model again.")
+        if not isinstance(facts, dict):
+            raise InputError(f"{folder / MANIFEST}: says nothing of {name}'s size and hash; install the model again.")
         if path.stat().st_size != facts.get("bytes") or _file_hash(path) != facts.get("sha256"):
             raise InputError(f"{path}: the file was changed or damaged (SHA-256 differs); install the model again.")
     return manifest
@@ -182,11 +184,12 @@ def load_bundle(folder: Path | str) -> Model:
         identity = ModelIdentity(
             str(manifest["id"]), str(manifest["version"]), manifest["sha256"], str(manifest["detector"])
         )
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        info = dict(manifest.get("info", {}))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a detector raises for settings of the wrong size or kind
         raise InputError(
-            f"{folder / MANIFEST}: incomplete or inconsistent ({error}); install the model again."
+            f"{folder / MANIFEST}: incomplete or inconsistent ({_first_line(error)}); install the model again."
         ) from error
     try:
         state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
@@ -197,7 +200,7 @@ def load_bundle(folder: Path | str) -> Model:
     if spec.grid != "own" and template is None:
         raise InputError(f"{folder}: the model's template is missing; install the model again.")
     detector.eval().requires_grad_(False)
-    return Model(identity, detector, calibration, template, manifest.get("info", {}), folder)
+    return Model(identity, detector, calibration, template, info, folder)
 
 
 def _first_line(error: Exception) -> str:
