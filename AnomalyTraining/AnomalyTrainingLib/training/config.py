@@ -66,8 +66,6 @@ class AugmentSection(_Section):
         Share of slices that are mirrored left to right.
     gain, offset, gamma
         Largest relative change of intensity, shift, and change of the gamma exponent, either way.
-    noise
-        Largest standard deviation of added noise.
     """
 
     on: bool = True
@@ -78,7 +76,6 @@ class AugmentSection(_Section):
     gain: float = Field(0.1, ge=0, lt=1)
     offset: float = Field(0.02, ge=0, le=1)
     gamma: float = Field(0.1, ge=0, lt=1)
-    noise: float = Field(0.01, ge=0, le=1)
 
 
 class TrainingSection(_Section):

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from monai.transforms import (
     Compose,
-    RandAdjustContrastd,
-    RandAffined,
-    RandFlipd,
-    RandGaussianNoised,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
+    RandAdjustContrast,
+    RandAffine,
+    RandFlip,
+    RandScaleIntensity,
+    RandShiftIntensity,
 )
 from numpy.typing import NDArray
 from torch import Tensor
@@ -101,28 +100,29 @@ def _save(path: Path, array: NDArray) -> None:
         partial.unlink(missing_ok=True)
 
 
-def augmentation(settings: AugmentSection) -> Compose:
-    """Random affine map and zoom, flip, and changes of intensity, of a dictionary of `image` and `foreground`."""
-    angle, zoom = float(np.radians(settings.rotate_degrees)), settings.zoom
-    both = ["image", "foreground"]
-    return Compose(
+def augmentation(settings: AugmentSection) -> tuple[Compose, Compose]:
+    """Random changes of place (affine map with zoom, flip) and of intensity, of (channels, H, W)."""
+    zoom = (-settings.zoom, settings.zoom)
+    place = Compose(
         [
-            RandAffined(
-                both,
+            RandAffine(
                 prob=1.0,
-                rotate_range=angle,
+                rotate_range=float(np.radians(settings.rotate_degrees)),
                 translate_range=settings.shift_pixels,
-                scale_range=((-zoom, zoom), (-zoom, zoom)),
-                mode=["bilinear", "nearest"],
+                scale_range=(zoom, zoom),
                 padding_mode="zeros",
             ),
-            RandFlipd(both, prob=settings.flip, spatial_axis=1),
-            RandScaleIntensityd(["image"], factors=settings.gain, prob=1.0),
-            RandShiftIntensityd(["image"], offsets=settings.offset, prob=1.0),
-            RandAdjustContrastd(["image"], prob=1.0, gamma=(1 - settings.gamma, 1 + settings.gamma)),
-            RandGaussianNoised(["image"], prob=1.0, std=settings.noise),
+            RandFlip(prob=settings.flip, spatial_axis=1),
         ]
     )
+    intensity = Compose(
+        [
+            RandScaleIntensity(factors=settings.gain, prob=1.0),
+            RandShiftIntensity(offsets=settings.offset, prob=1.0),
+            RandAdjustContrast(prob=1.0, gamma=(1 - settings.gamma, 1 + settings.gamma)),
+        ]
+    )
+    return place, intensity
 
 
 class TrainingSlices(Dataset):
@@ -130,7 +130,7 @@ class TrainingSlices(Dataset):
 
     def __init__(self, cases: PreparedCases, settings: AugmentSection, seed: int) -> None:
         self._cases, self._seed = cases, seed
-        self._transform = augmentation(settings) if settings.on else None
+        self._changes = augmentation(settings) if settings.on else None
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -138,12 +138,16 @@ class TrainingSlices(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         image, mask = self._cases[index]
-        if self._transform is None:
+        if self._changes is None:
             return image, mask, epoch
-        self._transform.set_random_state(seed=seed_of("augmentation", self._seed, epoch, index))
-        changed = self._transform({"image": image, "foreground": mask.float()})
-        foreground = changed["foreground"].as_tensor() > 0.5
-        return torch.where(foreground, changed["image"].as_tensor().clamp(0, 1), 0.0), foreground, epoch
+        for kind, change in zip(("place", "intensity"), self._changes, strict=True):
+            change.set_random_state(seed=seed_of(kind, self._seed, epoch, index))
+        place, intensity = self._changes
+        # Image and foreground as channels of one image: resampling is most of the work, and is done once.
+        moved = place(torch.cat([image, mask.float()]))
+        foreground = moved.as_tensor()[-1:] > 0.5
+        changed = intensity(moved[:-1]).as_tensor().clamp(0, 1)
+        return torch.where(foreground, changed, 0.0), foreground, epoch
 
 
 class ValidationSlices(Dataset):
