@@ -142,6 +142,12 @@ def test_nearly_constant_values_are_spread_rather_than_divided_by_zero():
     assert scaled[0, 0, 0] == 1 and scaled[0, 50, 50] == 0
 
 
+def test_values_too_small_for_single_precision_are_refused_rather_than_scaled_to_nonsense(brain):
+    mask = brain > 0
+    with pytest.raises(InputError, match="too little for single precision"):
+        normalise(volume(brain / brain.max() * 1e-40), mask, "mr-robust")
+
+
 def test_nan_never_comes_out(brain):
     mask = brain > 0
     outside = np.where(mask, brain, np.nan)

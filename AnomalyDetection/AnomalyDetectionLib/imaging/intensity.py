@@ -178,6 +178,11 @@ def normalise(volume: Volume, foreground: NDArray[np.bool_], rule: str) -> NDArr
     if not high > low:
         # Nearly all of the foreground has one value (quantised data): the full range still tells the rest apart.
         low, high = least, most
+    if high - low < 1 / np.finfo(np.float32).max:
+        raise InputError(
+            f"{volume.name}: values differ by {high - low:.3g} only, too little for single precision; multiply the "
+            "image by a large number and try again."
+        )
     scaled = volume.array - np.float32(low)
     scaled *= np.float32(1.0 / (high - low))
     np.clip(scaled, 0.0, 1.0, out=scaled)
