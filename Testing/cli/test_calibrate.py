@@ -78,3 +78,13 @@ def test_what_is_there_is_not_overwritten(
     assert calibrate(bundle, "--cohort", normals(cohort, tmp_path, 2), "--out", tmp_path / "site") == 2
     assert "there is something already" in capsys.readouterr().err
     assert list((tmp_path / "site").iterdir()) == []
+
+
+def test_normals_that_a_model_may_have_been_trained_on_are_pointed_out(
+    bundle: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = normals(cohort, tmp_path, 3)
+    header, first, *others = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},split", f"{first},train", *(f"{line},calibrate" for line in others)]) + "\n")
+    assert calibrate(bundle, "--cohort", table, "--out", tmp_path / "site") == 0
+    assert "1 of 3 cases stand in the split 'train'" in capsys.readouterr().err

@@ -48,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
     model = load_bundle(args.bundle)
     choose_device(args.device, 0)
     with Progress(args.progress, total=len(rows)) as progress:
+        if trained := sum(row.split == "train" for row in rows):
+            progress.warn(
+                f"{trained} of {len(rows)} cases stand in the split 'train'; if this model was trained on them, its "
+                "p-values will be too small and its threshold too low: leave them out."
+            )
         calibration = calibrate(
             model.detector,
             model.template,

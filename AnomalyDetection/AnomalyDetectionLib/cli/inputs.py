@@ -152,6 +152,7 @@ class Row:
     line: int
     request: Request
     label: str = ""
+    split: str = ""
 
     @property
     def case(self) -> str:
@@ -160,7 +161,7 @@ class Row:
 
 
 def manifest_rows(path: Path) -> list[Row]:
-    """Read `case`, `image`, `slice` and `label` of a manifest; image paths are relative to the manifest.
+    """Read `case`, `image`, `slice`, `label` and `split` of a manifest; image paths are relative to the manifest.
 
     Raises
     ------
@@ -226,7 +227,8 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
     if index and not re.fullmatch(r"[0-9]{1,9}", index):
         raise InputError(f"{path.name}, line {number}: 'slice' is {index[:40]!r}; it must be a whole number from 0.")
     place, series = _place(image, path.parent)
-    return Row(number, Request((place,), case, series, int(index) if index else None), cells.get("label", ""))
+    request = Request((place,), case, series, int(index) if index else None)
+    return Row(number, request, cells.get("label", ""), cells.get("split", ""))
 
 
 def _place(cell: str, folder: Path) -> tuple[Path, str | None]:
