@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -185,6 +186,13 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(model: Model, wri
     with pytest.raises(OutputError, match="cannot be written"):
         write_bundle(model, blocked / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_new_calibration_does_not_keep_what_was_measured_under_the_old_one(model: Model, tmp_path: Path) -> None:
+    old = dataclasses.replace(model, info={**model.info, "created": "2001-01-01", "metrics": {"auroc": 0.9}})
+    new = write_bundle(with_calibration(old, old.calibration, {"normals": 5}), tmp_path / "new")
+    assert "metrics" not in new.info and new.info["created"] > "2020"
+    assert new.info["training"] == model.info["training"] and new.info["calibration"] == {"normals": 5}
 
 
 def test_another_scanners_normals_recalibrate_without_retraining(written: Model, tmp_path: Path) -> None:

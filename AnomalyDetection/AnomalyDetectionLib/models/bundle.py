@@ -213,6 +213,8 @@ def with_calibration(model: Model, calibration: Calibration, note: Mapping[str, 
     Parameters
     ----------
     note
-        Provenance of the calibration normals; replaces what the model said of its former ones.
+        Provenance of the calibration normals; replaces what the model said of its former ones.  What was measured
+        under the former calibration, and when that was made, is left out.
     """
-    return replace(model, calibration=calibration, info={**model.info, "calibration": dict(note)}, path=None)
+    kept = {key: value for key, value in model.info.items() if key not in ("created", "metrics")}
+    return replace(model, calibration=calibration, info={**kept, "calibration": dict(note)}, path=None)
