@@ -518,3 +518,14 @@ def test_a_long_name_in_letters_of_several_bytes_is_scored(bundle: Path, images:
     assert score(bundle, image, "--out", tmp_path / "out") == 0
     (case,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert (case / "report.json").exists() and set(case.name) == {"脑"}
+
+
+def test_why_an_image_is_not_good_is_said(
+    bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = nibabel.load(images / "normal.nii.gz")
+    nibabel.save(image.slicer[image.shape[0] // 4 :], tmp_path / "cut.nii.gz")
+    assert score(bundle, tmp_path / "cut.nii.gz", "--out", tmp_path / "out") == 0
+    reasons = json.loads((tmp_path / "out" / "cut" / "report.json").read_text())["quality"]["reasons"]
+    said = capsys.readouterr().err
+    assert reasons and all(f"warning: cut: image quality: {reason}" in said for reason in reasons)

@@ -71,6 +71,15 @@ def test_files_of_one_name_in_two_classes_stay_apart_and_masks_are_found(tmp_pat
     assert cases["abnormal-2"].mask is None and cases["normal-1"].mask is None
 
 
+def test_names_in_any_script_become_distinct_cases(tmp_path):
+    image_files(tmp_path / "set", "Müller.nii.gz 脑.nii.gz 肺.nii.gz Кот_1.nii.gz")
+    assert cohort("folder", tmp_path / "set", "--out", tmp_path / "c.csv") == 0
+    names = {c.image.name: c.case for c in read_manifest(tmp_path / "c.csv")}
+    assert names["Müller.nii.gz"] == "Muller" and len(set(names.values())) == 4
+    assert cohort("folder", tmp_path / "set", "--out", tmp_path / "again.csv") == 0
+    assert {c.image.name: c.case for c in read_manifest(tmp_path / "again.csv")} == names
+
+
 def test_a_split_is_assigned_on_request(tmp_path, capsys):
     image_files(tmp_path / "set", " ".join(f"normal/{n}.png" for n in range(40)) + " abnormal/x.png abnormal/y.png")
     assert cohort("folder", tmp_path / "set", "--split", "--out", tmp_path / "c.csv", "--progress", "json") == 0

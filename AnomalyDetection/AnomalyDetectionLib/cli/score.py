@@ -226,6 +226,8 @@ class Job:
             if note not in self._said:  # what is true of every case is said once; each report has it
                 self._said.add(note)
                 progress.warn(note, name)
+        for reason in result.quality.reasons:
+            progress.warn(f"image quality: {reason}", name)
         count = len(result.findings)
         progress.say(
             f"{name}: {count} finding{'' if count == 1 else 's'} above rarity {result.threshold:g}; "

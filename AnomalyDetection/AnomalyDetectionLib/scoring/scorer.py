@@ -120,7 +120,7 @@ def score_raw(
 
 
 def _midline(volume: Volume, prepared: Prepared, template: Template | None) -> Midline | None:
-    """The template's midline where the image was aligned with it, for a head may be turned or only half in view."""
+    """The template's midline where the image was aligned with it, for a head may be turned."""
     if not volume.orientation_known or prepared.overlap is None or prepared.overlap < POOR_OVERLAP or template is None:
         return midline_of(volume, prepared.foreground)
     midline = midline_of_mask(template.grid, template.foreground)

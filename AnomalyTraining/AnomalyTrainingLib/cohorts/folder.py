@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,8 +104,12 @@ def _names(files: list[tuple[Path, str]]) -> list[str]:
 
 
 def _safe(stem: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem, flags=re.ASCII).lstrip("._-")[:110]
-    return name or "case"
+    """ASCII, as manifests want it; names in other letters are told apart by a hash of what is lost."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", stem) if not unicodedata.combining(c))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain, flags=re.ASCII).lstrip("._-")[:110].rstrip("-") or "case"
+    if any(letter.isalnum() and not letter.isascii() for letter in plain):
+        name += "-" + hashlib.sha256(unicodedata.normalize("NFC", stem).encode()).hexdigest()[:8]
+    return name
 
 
 def _masks(folder: Path) -> dict[str, Path]:
