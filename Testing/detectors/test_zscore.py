@@ -108,6 +108,35 @@ def test_a_rebuilt_detector_scores_the_same() -> None:
     assert torch.equal(rebuilt.score(normal(900)).map, detector.score(normal(900)).map)
 
 
+def test_the_state_holds_the_patients_voxels_only_and_comes_back_to_the_last_bit() -> None:
+    detector = fitted()
+    detector.support[2, 2, 2:9] = False  # not everything that is covered is judged
+    state = detector.state_dict()
+    inside = 12 * 14 * 16
+    assert {name: (value.dtype, value.numel()) for name, value in state.items()} == {
+        "covered": (torch.uint8, 16 * 18 * 20 // 8),
+        "support": (torch.uint8, 16 * 18 * 20 // 8),
+        "reference": (torch.float16, inside),
+        "median": (torch.float16, inside - 7),
+        "deviation": (torch.float16, inside - 7),
+    }
+    rebuilt = build("zscore", SPEC, detector.config())
+    rebuilt.load_state_dict(state)
+    for name in ("reference", "support"):
+        assert torch.equal(getattr(rebuilt, name), getattr(detector, name))
+    for name in ("median", "deviation"):
+        assert torch.equal(getattr(rebuilt, name)[detector.support], getattr(detector, name)[detector.support])
+
+
+def test_a_state_that_does_not_fit_is_refused() -> None:
+    state = fitted().state_dict()
+    with pytest.raises(RuntimeError, match="median"):
+        ZScore(SPEC, shape=SHAPE).load_state_dict({name: value for name, value in state.items() if name != "median"})
+    for spoilt in ({"median": state["median"][:-1]}, {"support": state["support"][:-1]}):
+        with pytest.raises(RuntimeError):
+            ZScore(SPEC, shape=SHAPE).load_state_dict(state | spoilt)
+
+
 def test_smoothing_takes_nothing_from_outside() -> None:
     image = torch.full((1, 1, 8, 8, 8), 5.0)
     foreground = torch.zeros_like(image, dtype=torch.bool)

@@ -16,8 +16,8 @@ import simulated
 import torch
 
 from AnomalyDetectionLib.errors import InputError, OutputError
-from AnomalyDetectionLib.models import bundle as bundles
 from AnomalyDetectionLib.models.bundle import load_bundle, verify_bundle, with_calibration, write_bundle
+from AnomalyDetectionLib.models.manifest import manifest_hash
 from AnomalyDetectionLib.scoring.calibrate import calibrate
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.scorer import Scorer
@@ -44,7 +44,7 @@ def rewrite_manifest(folder: Path, **changes: object) -> None:
     """Change the manifest and make its hash right again, as someone with intent would."""
     manifest = json.loads((folder / "anomaly.json").read_text())
     manifest |= changes
-    manifest["sha256"] = bundles._manifest_hash(manifest)
+    manifest["sha256"] = manifest_hash(manifest)
     (folder / "anomaly.json").write_text(json.dumps(manifest))
 
 

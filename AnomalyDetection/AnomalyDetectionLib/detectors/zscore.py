@@ -7,6 +7,7 @@ deviation: the honest floor that every learned detector has to beat.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -49,6 +50,12 @@ class ZScore(Detector):
     floor
         Least standard deviation, as a share of the atlas's median one: where all normals happen to agree, a
         deviation must still be visible to be called one.
+
+    Notes
+    -----
+    The statistics have the values of half precision, and are stored so and for the patient's voxels only: a 2 mm brain
+    takes 1.4 MB rather than 8.  Their rounding (at most 0.0003 of the intensity range) is a fiftieth of the noise of
+    good images.
     """
 
     passes = 1
@@ -105,7 +112,7 @@ class ZScore(Detector):
             raise InputError(f"zscore needs at least {LEAST_NORMALS} normal cases to train on; there are {count}.")
         covered = torch.stack([mask for _, mask in self._absorbed]).sum(dim=0)
         support = covered >= max(LEAST_NORMALS, (count + 1) // 2)
-        self.reference, _ = _median_and_mad(self._absorbed)
+        self.reference = _as_stored(_median_and_mad(self._absorbed)[0])
         for index, (image, mask) in enumerate(self._absorbed):
             self._absorbed[index] = (self._comparable(image.float()[None, None], mask[None, None])[0, 0].half(), mask)
         median, deviation = _median_and_mad(self._absorbed)
@@ -113,10 +120,35 @@ class ZScore(Detector):
         deviation = torch.where(support, deviation, 0.0)
         around = smooth_within(deviation[None, None], support[None, None], 1.5)[0, 0]
         floor = torch.clamp(self.floor * deviation[support].median(), min=1e-4)
-        self.median = torch.where(support, median, 0.0)
-        self.deviation = torch.where(support, ((deviation + around) / 2).square().add(floor.square()).sqrt(), 1.0)
+        self.median = _as_stored(torch.where(support, median, 0.0))
+        deviation = ((deviation + around) / 2).square().add(floor.square()).sqrt()
+        self.deviation = _as_stored(torch.where(support, deviation, 1.0))
         self.support = support
         self._absorbed = []
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        covered = self.reference != 0
+        state = {
+            "covered": _pack(covered),
+            "support": _pack(self.support),
+            "reference": self.reference[covered].half(),
+            "median": self.median[self.support].half(),
+            "deviation": self.deviation[self.support].half(),
+        }
+        destination.update({prefix + name: value.detach() for name, value in state.items()})
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        # torch passes a copy, which may be changed; of what does not fit, its own loader says so by name.
+        shape = self.median.shape
+        names = {prefix + name: name for name in ("covered", "support", "reference", "median", "deviation")}
+        if names.keys() <= state_dict.keys():
+            packed = {name: state_dict.pop(key) for key, name in names.items()}
+            covered, support = _unpack(packed["covered"], shape), _unpack(packed["support"], shape)
+            state_dict[prefix + "support"] = support
+            state_dict[prefix + "reference"] = _spread(packed["reference"], covered, 0.0)
+            state_dict[prefix + "median"] = _spread(packed["median"], support, 0.0)
+            state_dict[prefix + "deviation"] = _spread(packed["deviation"], support, 1.0)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _comparable(self, image: Tensor, foreground: Tensor) -> Tensor:
         """The image (N, 1, D, H, W) without slow differences from the reference, smoothed."""
@@ -130,6 +162,30 @@ class ZScore(Detector):
         raw = {"both": z.abs, "high": lambda: z, "low": lambda: -z}[self.tails]()
         scored = batch.foreground & self.support
         return Scores(map=torch.where(scored, raw, 0.0), scored=scored)
+
+
+def _as_stored(values: Tensor) -> Tensor:
+    """Rounded to half precision: what is calibrated shall be what scores."""
+    return values.half().float()
+
+
+def _pack(mask: Tensor) -> Tensor:
+    """Eight voxels of a mask in a byte, the first one in the highest bit, as `numpy.packbits` has it."""
+    voxels = F.pad(mask.flatten().to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
+    return (voxels << torch.arange(7, -1, -1, dtype=torch.uint8, device=mask.device)).sum(dim=1).to(torch.uint8)
+
+
+def _unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """The mask of that shape that `_pack` made."""
+    bits = packed[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device) & 1
+    return bits.bool().flatten()[: math.prod(shape)].view(tuple(shape))
+
+
+def _spread(values: Tensor, mask: Tensor, elsewhere: float) -> Tensor:
+    """Values (n,) in the n voxels of a mask, float32."""
+    whole = torch.full(mask.shape, elsewhere, dtype=torch.float32)
+    whole[mask] = values.float()
+    return whole
 
 
 def _median_and_mad(cases: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
