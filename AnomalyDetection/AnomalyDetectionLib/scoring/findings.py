@@ -32,7 +32,7 @@ class LeastSize:
 
     def voxels(self, volume: Volume) -> int:
         """The least size in voxels of this volume."""
-        size, _ = _voxel_size(volume)
+        size, _ = voxel_size(volume)
         least = self.ml if not volume.is_slice else self.mm2 if volume.spacing_known else self.px
         return max(1, int(np.ceil(least / size - 1e-9)))
 
@@ -46,8 +46,8 @@ class LeastSize:
         return cls(float(data["ml"]), float(data["mm2"]), float(data["px"]))
 
 
-def _voxel_size(volume: Volume) -> tuple[float, str]:
-    """Size of one voxel and its unit."""
+def voxel_size(volume: Volume) -> tuple[float, str]:
+    """Size of one voxel (pixel) of a volume and its unit: "mL", "mm²" or, where the spacing is unknown, "px"."""
     x, y, z = volume.spacing
     if not volume.spacing_known:
         return 1.0, "px"
@@ -144,7 +144,7 @@ def describe(
     ijk = np.stack(np.unravel_index(inside, labels.shape)[::-1], axis=1)
     order = np.argsort(of_voxel, kind="stable")
     starts = np.searchsorted(of_voxel[order], np.arange(1, int(of_voxel.max()) + 2))
-    unit_size, unit = _voxel_size(volume)
+    unit_size, unit = voxel_size(volume)
     findings = []
     for label in range(1, starts.size):
         members = order[starts[label - 1] : starts[label]]
