@@ -16,7 +16,7 @@ from .calibration import Calibrator, Reducer, Sketch
 from .contract import Detector
 from .findings import LeastSize
 from .model import Calibration
-from .scorer import score_raw
+from .scorer import RawScore, score_raw
 from .thresholds import Threshold, count_findings
 
 
@@ -47,27 +47,64 @@ def calibrate(
     InputError
         With fewer than two normals.
     """
-    reducer, least_size = reducer or Reducer(), least_size or LeastSize()
-    sketches: list[Sketch] = []
-    kept: list[tuple[Path, tuple[int, int, int], int]] = []  # file, shape, least voxels of a finding
-    with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+    with Gathering(reducer or Reducer(), least_size or LeastSize()) as gathering:
         for done, volume in enumerate(normals, 1):
-            raw = score_raw(detector, template, volume, device=device)
-            sketches.append(Sketch.of(raw.raw[raw.scored]))
-            path = Path(folder) / f"{done}.npz"
-            np.savez(path, values=raw.raw[raw.scored], scored=np.packbits(raw.scored))
-            kept.append((path, volume.shape, least_size.voxels(volume)))
+            gathering.add(volume, score_raw(detector, template, volume, device=device))
             progress(done)
-        if len(sketches) < 2:
-            raise InputError(f"Calibration needs at least 2 normal cases; there are {len(sketches)}.")
-        calibrator = Calibrator.fit(sketches)
+        return gathering.calibration()
+
+
+class Gathering:
+    """The raw maps of calibration normals, gathered one by one, until they make a calibration.
+
+    Several detectors can be calibrated in one pass over the normals, each with a gathering of its own.  Use as a
+    context manager: the maps wait in a temporary folder.
+
+    Parameters
+    ----------
+    reducer, least_size
+        Of the calibration to be made.
+    """
+
+    def __init__(self, reducer: Reducer, least_size: LeastSize) -> None:
+        self._reducer, self._least_size = reducer, least_size
+        self._sketches: list[Sketch] = []
+        self._kept: list[tuple[Path, tuple[int, int, int], int]] = []  # file, shape, least voxels of a finding
+        self._folder = tempfile.TemporaryDirectory(prefix="calibration-")
+
+    def __enter__(self) -> Gathering:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self._folder.cleanup()
+
+    def add(self, volume: Volume, raw: RawScore) -> None:
+        """Take in one normal."""
+        values = raw.raw[raw.scored]
+        self._sketches.append(Sketch.of(values))
+        path = Path(self._folder.name) / f"{len(self._sketches)}.npz"
+        np.savez(path, values=values, scored=np.packbits(raw.scored))
+        self._kept.append((path, volume.shape, self._least_size.voxels(volume)))
+
+    def calibration(self) -> Calibration:
+        """Curve, volume scores and threshold of the normals taken in.
+
+        Raises
+        ------
+        InputError
+            With fewer than two.
+        """
+        if len(self._sketches) < 2:
+            raise InputError(f"Calibration needs at least 2 normal cases; there are {len(self._sketches)}.")
+        calibrator = Calibrator.fit(self._sketches)
         scores, counts = [], []
-        for path, shape, least_voxels in kept:
+        for path, shape, least_voxels in self._kept:
             with np.load(path, allow_pickle=False) as data:
                 rarity_values = calibrator(data["values"])
                 scored = np.unpackbits(data["scored"], count=int(np.prod(shape))).reshape(shape).view(bool)
-            scores.append(reducer(rarity_values))
+            scores.append(self._reducer(rarity_values))
             rarity = np.zeros(shape, dtype=np.float32)
             rarity[scored] = rarity_values
             counts.append(count_findings(rarity, least_voxels))
-    return Calibration(calibrator, reducer, Threshold.fit(counts, least_size), np.sort(np.array(scores)))
+        threshold = Threshold.fit(counts, self._least_size)
+        return Calibration(calibrator, self._reducer, threshold, np.sort(np.array(scores)))

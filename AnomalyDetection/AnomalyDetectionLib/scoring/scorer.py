@@ -16,7 +16,7 @@ from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.models.devices import choose_device
 
-from .contract import Detector, Scores
+from .contract import Detector, InputSpec, Scores
 from .findings import Midline, describe, label_regions, midline_of, midline_of_mask
 from .model import Model
 from .prepare import Prepared, check_fits, prepare
@@ -58,6 +58,28 @@ class RawScore:
     timings: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A volume on the grid of a spec and template: what every detector of that spec can score.
+
+    Attributes
+    ----------
+    quality
+        Of the image, and of its alignment with the template.
+    notes
+        What whoever reads the result must know of the image.
+    timings
+        Seconds per stage.
+    """
+
+    volume: Volume
+    template: Template | None
+    prepared: Prepared
+    quality: Quality
+    notes: tuple[str, ...]
+    timings: dict[str, float]
+
+
 class _Watch:
     """Seconds per stage."""
 
@@ -90,14 +112,41 @@ def score_raw(
     InputError
         If the image does not fit the detector or the memory.
     """
+    return score_ready(detector, make_ready(volume, detector.spec, template, progress), device, progress)
+
+
+def make_ready(
+    volume: Volume, spec: InputSpec, template: Template | None, progress: ProgressCallback = _ignore
+) -> Ready:
+    """The part of scoring that does not depend on the detector: check, prepare, judge the quality.
+
+    Raises
+    ------
+    InputError
+        If the image does not fit the spec or cannot be aligned with the template.
+    """
     watch = _Watch()
-    notes = list(volume.notes)
-    if note := check_fits(volume, detector.spec):
-        notes.append(note)
+    note = check_fits(volume, spec)
     with watch.stage("prepare"):
-        prepared = prepare(volume, detector.spec, template, lambda stage, part: progress(stage, 0.5 * part))
+        prepared = prepare(volume, spec, template, lambda stage, part: progress(stage, 0.5 * part))
     with watch.stage("quality"):
         quality = _with_alignment(assess(volume, prepared.foreground), prepared.overlap)
+    notes = (*volume.notes, *([note] if note else []))
+    return Ready(volume, template, prepared, quality, notes, watch.timings)
+
+
+def score_ready(
+    detector: Detector, ready: Ready, device: str = "auto", progress: ProgressCallback = _ignore
+) -> RawScore:
+    """The part of scoring that is the detector's: its map, brought back into the image's geometry.
+
+    Raises
+    ------
+    InputError
+        If the memory does not suffice, or the detector has no score for any part of the image.
+    """
+    watch, volume, prepared = _Watch(), ready.volume, ready.prepared
+    notes = list(ready.notes)
     at_once = min(SLICES_AT_ONCE, prepared.batch.image.shape[0])
     choice = choose_device(device, detector.memory_bytes(at_once * prepared.batch.image[0, 0].numel()))
     if choice.note:
@@ -115,8 +164,8 @@ def score_raw(
         raise InputError(
             f"{volume.name}: no part of the image lies where the model can judge it; is it the right part of the body?"
         )
-    midline = _midline(volume, prepared, template)
-    return RawScore(raw, scored, quality, str(choice.device), midline, notes, watch.timings)
+    midline = _midline(volume, prepared, ready.template)
+    return RawScore(raw, scored, ready.quality, str(choice.device), midline, notes, ready.timings | watch.timings)
 
 
 def _midline(volume: Volume, prepared: Prepared, template: Template | None) -> Midline | None:
@@ -199,7 +248,26 @@ class Scorer:
             If the image does not fit the model or the memory.
         """
         model = self.model
-        raw = score_raw(model.detector, model.template, volume, device=self.device, progress=progress)
+        ready = make_ready(volume, model.detector.spec, model.template, progress)
+        return self.score_ready(ready, threshold=threshold, case=case, progress=progress)
+
+    def score_ready(
+        self,
+        ready: Ready,
+        *,
+        threshold: float | None = None,
+        case: str | None = None,
+        progress: ProgressCallback = _ignore,
+    ) -> ScoreResult:
+        """`score` of a volume that was made ready for the model's spec and template before.
+
+        Raises
+        ------
+        InputError
+            As `score`.
+        """
+        model, volume = self.model, ready.volume
+        raw = score_ready(model.detector, ready, self.device, progress)
         watch = _Watch()
         progress("calibrating", 0.85)
         with watch.stage("calibrate"):
