@@ -22,16 +22,15 @@ plus one, as for a conformal quantile: with fewer than 20 normals, all of them).
 def count_findings(rarity: NDArray[np.float32], least_voxels: int) -> NDArray[np.int32]:
     """Number of findings of at least that many voxels at each of `LEVELS` in one rarity map; shape (len(LEVELS),)."""
     counts = np.zeros(LEVELS.size, dtype=np.int32)
-    highest = float(rarity.max())
-    # Work in the box of what exceeds the lowest level: connected components of a whole head cost 0.2 s a level.
-    box = _box(rarity >= LEVELS[0])
-    if box is None:
-        return counts
-    cut = np.ascontiguousarray(rarity[box])
     for index, level in enumerate(LEVELS):
-        if level > highest:
+        # Work in the box of what exceeds the level: connected components of a whole head cost 0.2 s a level.
+        box = _box(rarity >= level)
+        if box is None:
             break
-        counts[index] = int(label_regions(cut, float(level), least_voxels).max())
+        labels = label_regions(rarity[box], float(level), least_voxels)
+        counts[index] = int(labels.max())
+        # A region lies within one of the level below, so what was too small there stays so.
+        rarity = np.where(labels > 0, rarity[box], np.float32(0))
     return counts
 
 
