@@ -8,12 +8,15 @@ import numpy as np
 
 from AnomalyDetectionLib.imaging.foreground import foreground
 from AnomalyDetectionLib.imaging.volume import Volume
-from AnomalyDetectionLib.scoring.findings import describe, label_regions, midline_of
+from AnomalyDetectionLib.scoring.findings import LeastSize, midline_of
+from AnomalyDetectionLib.scoring.relabel import find_regions
 from AnomalyDetectionLib.scoring.result import ModelIdentity, Quality, ScoreResult
+from AnomalyDetectionLib.scoring.thresholds import Threshold
 
 LESION_RAS = np.array([-35.0, -45.0, 25.0])
 """In the patient's left hemisphere."""
 THRESHOLD = 3.0
+ONE_VOXEL = LeastSize(ml=1e-6, mm2=1e-6, px=1.0)
 
 
 @dataclass
@@ -31,9 +34,10 @@ def scored(volume: Volume, lesions: list[tuple[np.ndarray, float, float]], case:
     for centre, radius, peak in lesions:
         distance = np.linalg.norm(places - centre, axis=-1)
         rarity = np.maximum(rarity, np.where(inside & (distance < radius), peak - distance / 100, 0)).astype(np.float32)
-    labels = label_regions(rarity, THRESHOLD, 1)
+    mapped, midline = volume.with_array(rarity, units="rarity"), midline_of(volume, inside)
+    labels, findings = find_regions(mapped, THRESHOLD, ONE_VOXEL, midline)
     result = ScoreResult(
-        rarity=volume.with_array(rarity, units="rarity"),
+        rarity=mapped,
         labels=labels,
         foreground=inside,
         volume_score=float(rarity.max()),
@@ -41,10 +45,12 @@ def scored(volume: Volume, lesions: list[tuple[np.ndarray, float, float]], case:
         calibration_n=40,
         threshold=THRESHOLD,
         false_findings_per_normal=None,
-        findings=describe(volume, rarity, labels, midline_of(volume, inside)),
+        findings=findings,
         quality=Quality("check", ("The slices are thick (6.5 mm): small lesions are missed.",)),
         model=ModelIdentity("brain-t1", "1.0.0", "0123456789abcdef" * 4, "zscore"),
         device="cpu",
+        thresholds=Threshold(THRESHOLD, np.array([2.0, 4.0]), np.array([3.0, 0.5]), ONE_VOXEL),
+        midline=midline,
         timings={"score": 0.25},
         notes=("A note.",),
         case=case,

@@ -101,6 +101,21 @@ def test_progress_rises_and_can_cancel(model: Model) -> None:
     assert seen == sorted(seen) and len(seen) >= 3
 
 
+def test_an_alignment_under_way_can_be_cancelled_and_reports_how_far_it_is(model: Model) -> None:
+    seen: list[float] = []
+
+    def watch(stage: str, fraction: float) -> None:
+        if stage == "aligning with the template":
+            seen.append(fraction)
+            if len(seen) == 12:
+                raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Scorer(model).score(simulated.head(57), progress=watch)
+    assert len(seen) == 12, "an iteration after the one that was cancelled"
+    assert seen == sorted(seen) and seen[-1] > seen[0]
+
+
 def _volume(**changes: object) -> Volume:
     return dataclasses.replace(simulated.head(58), **changes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ COARSE_MM = 4.0
 
 PAD_VOXELS = 15
 """Air added around the coarse image on every side."""
+
+MOST_ITERATIONS = 100
+"""Of the optimiser, a level."""
 
 SURE_OVERLAP = 0.93
 """Dice of the foregrounds above which the first pose is not doubted."""
@@ -69,6 +73,7 @@ def register_affine(
     template: NDArray[np.float32],
     template_foreground: NDArray[np.bool_],
     template_grid: Grid,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Alignment:
     """Find the affine transform that lays the template onto the image.
 
@@ -81,6 +86,8 @@ def register_affine(
     ----------
     image, template
         float32 (K, J, I) in [0, 1], 0 outside the foreground.
+    progress
+        Called after every iteration with the share that is done (0...1, rising); what it raises ends the registration.
 
     Raises
     ------
@@ -92,17 +99,18 @@ def register_affine(
     stage = _Stage(fixed, fixed_grid, fixed_mask, moving, moving_grid)
     start = _centroid(fixed_mask, fixed_grid), _centroid(moving_mask, moving_grid)
 
-    def attempt(nod_degrees: float) -> tuple[Alignment, float]:
-        transform, metric = stage.run(*start, nod_degrees)
+    def attempt(nod_degrees: float, begin: float, end: float) -> tuple[Alignment, float]:
+        watch = _Watch(lambda share: progress(begin + (end - begin) * share))
+        transform, metric = stage.run(*start, nod_degrees, watch)
         matrix = _ras_matrix(transform)
         carried = resample(moving_mask, moving_grid, fixed_grid, matrix)
         overlap = 2 * float((carried & fixed_mask).sum()) / max(1.0, float(carried.sum() + fixed_mask.sum()))
         return Alignment(matrix, overlap), metric
 
     try:
-        attempts = [attempt(0.0)]
+        attempts = [attempt(0.0, 0.0, 0.7)]
         if attempts[0][0].overlap < SURE_OVERLAP:
-            attempts += [attempt(-30.0), attempt(30.0)]
+            attempts += [attempt(-30.0, 0.7, 0.85), attempt(30.0, 0.85, 1.0)]
     except RuntimeError as error:
         raise InputError(
             f"{grid.name}: the image could not be aligned with the model's template; is it the same part of the body, "
@@ -131,6 +139,37 @@ def _centroid(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
     return grid.to_ras(kji.mean(axis=0)[::-1]) * (-1, -1, 1)
 
 
+class _Watch:
+    """Hands the progress of an optimiser on, and stops it where the listener raises.
+
+    An exception must not leave a callback of SimpleITK's (it would come out as a RuntimeError without its type): it is
+    kept and raised once the optimiser has returned.
+    """
+
+    def __init__(self, progress: Callable[[float], None]) -> None:
+        self._progress = progress
+        self._raised: BaseException | None = None
+
+    def execute(
+        self, method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image, shares: list[float]
+    ) -> None:
+        """Run the optimiser; `shares` are those of the whole at the start of each level and at the end."""
+
+        def report() -> None:
+            level = min(method.GetCurrentLevel(), len(shares) - 2)
+            part = min(1.0, (method.GetOptimizerIteration() + 1) / MOST_ITERATIONS)
+            try:
+                self._progress(shares[level] + (shares[level + 1] - shares[level]) * part)
+            except BaseException as error:
+                self._raised = error
+                method.StopRegistration()
+
+        method.AddCommand(sitk.sitkIterationEvent, report)
+        method.Execute(fixed, moving)
+        if self._raised is not None:
+            raise self._raised
+
+
 class _Stage:
     """The images of one registration, and its two stages."""
 
@@ -149,22 +188,30 @@ class _Stage:
         self.moving = sitk.ConstantPad(to_sitk(moving, moving_grid), [PAD_VOXELS] * 3, [PAD_VOXELS] * 3, 0.0)
 
     def run(
-        self, fixed_centre: NDArray[np.float64], moving_centre: NDArray[np.float64], nod_degrees: float
+        self, fixed_centre: NDArray[np.float64], moving_centre: NDArray[np.float64], nod_degrees: float, watch: _Watch
     ) -> tuple[sitk.AffineTransform, float]:
         """Transform (LPS, template to image) and its final metric (lower is better) from one starting pose."""
         rigid = sitk.Euler3DTransform()
         rigid.SetCenter(fixed_centre.tolist())
         rigid.SetRotation(float(np.radians(nod_degrees)), 0.0, 0.0)
         rigid.SetTranslation((moving_centre - fixed_centre).tolist())
-        self._optimise(rigid, shrink_factors=[2], smoothing_mm=[4.0])
+        self._optimise(rigid, watch, shrink_factors=[2], smoothing_mm=[4.0], shares=[0.0, 0.1])
         affine = sitk.AffineTransform(3)
         affine.SetCenter(rigid.GetCenter())
         affine.SetMatrix(rigid.GetMatrix())
         affine.SetTranslation(rigid.GetTranslation())
-        metric = self._optimise(affine, shrink_factors=[2, 1], smoothing_mm=[4.0, 2.0])
+        metric = self._optimise(affine, watch, shrink_factors=[2, 1], smoothing_mm=[4.0, 2.0], shares=[0.1, 0.2, 1.0])
         return affine, metric
 
-    def _optimise(self, transform: sitk.Transform, *, shrink_factors: list[int], smoothing_mm: list[float]) -> float:
+    def _optimise(
+        self,
+        transform: sitk.Transform,
+        watch: _Watch,
+        *,
+        shrink_factors: list[int],
+        smoothing_mm: list[float],
+        shares: list[float],
+    ) -> float:
         method = sitk.ImageRegistrationMethod()
         # With several work units the metric's sum, and so the transform, differs from run to run in its last digits.
         method.SetNumberOfWorkUnits(1)
@@ -173,14 +220,14 @@ class _Stage:
         method.SetMetricFixedMask(self.region)
         method.SetInterpolator(sitk.sitkLinear)
         method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=0.5, minStep=1e-3, numberOfIterations=100, gradientMagnitudeTolerance=1e-8
+            learningRate=0.5, minStep=1e-3, numberOfIterations=MOST_ITERATIONS, gradientMagnitudeTolerance=1e-8
         )
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetShrinkFactorsPerLevel(shrink_factors)
         method.SetSmoothingSigmasPerLevel(smoothing_mm)
         method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
         method.SetInitialTransform(transform, inPlace=True)
-        method.Execute(self.fixed, self.moving)
+        watch.execute(method, self.fixed, self.moving, shares)
         return float(method.GetMetricValue())
 
 

@@ -136,11 +136,16 @@ def prepare(
     elif spec.grid == "frame":
         target, source, to_source = template.grid, stretched(grid, template.grid), np.eye(4)
     else:
-        progress("aligning with the template", 0.1)
-        alignment = register_affine(image, mask, grid, template.image, template.foreground, template.grid)
+        stage = "aligning with the template"
+        progress(stage, 0.1)
+        alignment = register_affine(
+            *(image, mask, grid),
+            *(template.image, template.foreground, template.grid),
+            progress=lambda share: progress(stage, 0.1 + 0.8 * share),
+        )
         overlap = alignment.overlap
         target, source, to_source = template.grid, grid, alignment.template_to_volume
-    progress("resampling", 0.5)
+    progress("resampling", 0.9)
     if spec.kind == "slices" and spec.grid != "frame":
         target = _slice_grid(target, spec, mask, grid)
     sampled, sampled_mask = sample(image, mask, source, target, to_source)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from AnomalyDetectionLib.imaging.volume import Volume
+
+if TYPE_CHECKING:
+    from .findings import Midline
+    from .thresholds import Threshold
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ class ScoreResult:
         What that threshold costs on the calibration normals, or None where that is unknown.
     timings
         Seconds per stage.
+    thresholds
+        What any other threshold costs on the calibration normals, and the least size of a finding.
+    midline
+        The plane that tells the patient's left from right; None where the file does not tell sides.
     """
 
     rarity: Volume
@@ -102,6 +111,8 @@ class ScoreResult:
     quality: Quality
     model: ModelIdentity
     device: str
+    thresholds: Threshold
+    midline: Midline | None
     timings: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     case: str = "case"

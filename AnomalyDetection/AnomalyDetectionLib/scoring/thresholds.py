@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .findings import LeastSize, label_regions
+from .findings import LeastSize, box_of, label_regions
 
 LEVELS = np.round(np.arange(1.0, 12.01, 0.1), 1)
 """Rarities at which the cost is measured."""
@@ -24,7 +24,7 @@ def count_findings(rarity: NDArray[np.float32], least_voxels: int) -> NDArray[np
     counts = np.zeros(LEVELS.size, dtype=np.int32)
     for index, level in enumerate(LEVELS):
         # Work in the box of what exceeds the level: connected components of a whole head cost 0.2 s a level.
-        box = _box(rarity >= level)
+        box = box_of(rarity >= level)
         if box is None:
             break
         labels = label_regions(rarity[box], float(level), least_voxels)
@@ -32,11 +32,6 @@ def count_findings(rarity: NDArray[np.float32], least_voxels: int) -> NDArray[np
         # A region lies within one of the level below, so what was too small there stays so.
         rarity = np.where(labels > 0, rarity[box], np.float32(0))
     return counts
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    lines = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines) if lines[0].size else None
 
 
 @dataclass(frozen=True)
