@@ -13,7 +13,9 @@ from pydicom.data import get_testdata_file
 
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.imaging.read import read_volume
+from AnomalyTrainingLib.cli import cohort as cohort_verb
 from AnomalyTrainingLib.cohorts.manifest import load_case_mask, load_case_volume, read_manifest
+from AnomalyTrainingLib.cohorts.schema import columns
 from AnomalyTrainingLib.synthesis import ANATOMY_NAMES, CONTRAST_NAMES, LESION_NAMES
 from AnomalyTrainingLib.synthesis.anatomy import ANATOMIES
 from AnomalyTrainingLib.synthesis.cohort import PhantomSettings, make_phantom_cohort
@@ -224,3 +226,7 @@ def test_the_names_in_the_help_are_those_of_the_tables():
     assert tuple(ANATOMIES) == ANATOMY_NAMES
     assert tuple(CONTRASTS) == CONTRAST_NAMES
     assert tuple(KINDS) == LESION_NAMES
+
+
+def test_the_help_names_every_column_of_the_schema():
+    assert [name for name in columns().named if name not in (cohort_verb.__doc__ or "")] == []

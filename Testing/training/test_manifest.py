@@ -104,13 +104,14 @@ def test_all_problems_are_reported_at_once(tmp_path):
         read_manifest(manifest(tmp_path, text))
     message = str(raised.value)
     for problem in (
-        "row 4: the label is '2'",
-        "row 5: the split 'training' is none of",
+        "row 4: 'label' is '2'; it must be 0 (normal) or 1 (abnormal)",
+        "row 5: 'split' is 'training'; it must be train, calibrate",
         "row 5: 'slice' is '-1'",
         "the case 'x1' occurs 2 times",
-        "the case name '../x5' must be",
+        "row 6: 'case' is '../x5'; it must be letters",
         "gone_mask.nii.gz does not exist",
-        "gone.nii.gz does not exist",
+        "case x4: the image",
+        "case ../x5: the image",
         "the patient 'p1' stands in test and train",
     ):
         assert problem in message

@@ -3,7 +3,12 @@
 Edit the CSV as you like afterwards: its columns are
   case,patient[,study][,order],image[,image_<channel>...][,slice],label[,mask][,split][,site][,age][,sex][,view]...
 label is 0 (normal) or 1 (abnormal); split is train, calibrate, validate, test or external; all cases of a patient
-belong to one split.
+belong to one split.  FOLDER#SERIES as image names one series of a folder by its Series Instance UID.
+
+`cohort check` reads every image and mask and reports all that is wrong or odd at once: files that cannot be read, the
+same pixels under two names, masks that do not fit, mixed modalities and voxel sizes.  Other verbs check the same before
+they begin.  What is found is kept in the hidden file `.NAME.checked.json` beside the manifest, so that images that have
+not changed are not read again.
 """
 
 from __future__ import annotations
@@ -30,15 +35,18 @@ _HELP = argparse.RawDescriptionHelpFormatter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command for each kind of source."""
-    sources = parser.add_subparsers(dest="source_kind", required=True, metavar="{folder,dicom,phantom}")
+    """One sub-command for each kind of source, and one for the checks."""
+    sources = parser.add_subparsers(dest="source_kind", required=True, metavar="{folder,dicom,phantom,check}")
     _add_folder(sources)
     _add_dicom(sources)
     _add_phantom(sources)
+    _add_check(sources)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the manifest; 0 when done."""
+    """Write or check the manifest; 0 when done."""
+    if args.source_kind == "check":
+        return _check(args)
     from ..cohorts.manifest import write_manifest
     from ..cohorts.splits import assign_splits
 
@@ -56,6 +64,28 @@ def run(args: argparse.Namespace) -> int:
                 cases = assign_splits(cases, seed=args.split_seed)
             write_manifest(cases, out)
         _report(cases, out, progress)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from ..cohorts.checks import inspect_cohort
+    from ..cohorts.manifest import parse_manifest, problems_error
+    from ..cohorts.summary import rows, table
+
+    cohort, problems = parse_manifest(args.manifest)
+    with Progress(args.progress) as progress:
+        report = inspect_cohort(cohort, progress=progress)
+        problems += report.texts("problem")
+        warnings, notes = report.texts("warning"), report.texts("note")
+        progress.say(table(report))
+        for note in notes:
+            progress.say(f"note: {note}")
+        for warning in warnings:
+            progress.warn(warning)
+        if problems:
+            raise problems_error(cohort.path, "cohort", problems)
+        progress.say(f"{args.manifest}: no problem was found.")
+        progress.result({"manifest": str(args.manifest), "splits": rows(report), "warnings": warnings, "notes": notes})
     return 0
 
 
@@ -204,6 +234,19 @@ def _add_phantom(sources: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--split", action="store_true", help="assign splits; lesions go to validate and test only")
     _add_common(parser)
+
+
+def _add_check(sources: argparse._SubParsersAction) -> None:
+    parser = sources.add_parser(
+        "check",
+        help="read a manifest and all its images, and say all that is wrong or odd",
+        description="Prints who stands in which split and what the images are, then notes, warnings and problems.\n"
+        "With problems the exit code is 2. The result of --progress json has `splits` (a list of rows), `warnings`\n"
+        "and `notes`.",
+        formatter_class=_HELP,
+    )
+    parser.add_argument("manifest", metavar="cohort.csv", type=Path, help="the manifest")
+    add_progress_option(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """Fit a detector to the normals of a cohort.
 
 CONFIG is a YAML file or the name of a recipe that ships with the software.  The cohort's manifest must say in its
-column split which normals are for training (train) and which for calibration (calibrate).  RUN holds the fitted model;
+column split which normals are for training (train) and which for calibration (calibrate); all its images and masks are
+checked first, as `cohort check` does.  RUN holds the fitted model;
 `slicer-anomaly export RUN --out BUNDLE` makes a bundle of it.
 
 Detectors trained by gradient (autoencoder) take the normals of the split validate, or else of a share of the training
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     from AnomalyDetectionLib.models.devices import choose_device
+    from AnomalyTrainingLib.cohorts.checks import check_cohort
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
     from AnomalyTrainingLib.training.config import read_config
     from AnomalyTrainingLib.training.run import train
@@ -51,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     Roles.of(cohort)  # refuses a cohort without training or calibration normals before a folder is made
     choose_device(args.device, 0)
     with Progress(args.progress, by_stage=True) as progress:
+        for oddity in check_cohort(cohort, needs=(0,), progress=progress).texts("warning"):
+            progress.warn(oddity)
         with _nothing_left(args.out), _enough_memory(config.training.batch), OutputFolder(args.out) as folder:
             folder.clear_leftovers()
             model = train(

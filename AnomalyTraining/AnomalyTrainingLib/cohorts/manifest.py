@@ -9,7 +9,6 @@ manifest's folder; ``FOLDER#SERIES`` names one series of a folder that holds sev
 from __future__ import annotations
 
 import csv
-import io
 import os
 import re
 from collections import Counter, defaultdict
@@ -26,15 +25,16 @@ from AnomalyDetectionLib.imaging.read import read_volume
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.imaging.write import atomically
 
-SPLITS = ("train", "calibrate", "validate", "test", "external")
+from .schema import columns
+from .table import read_rows
+
+SPLITS = tuple(split for split in columns().named["split"].allowed or () if split)
 """Roles a case may have; `external` is never used for fitting or choosing anything."""
 
 DEFAULT_CHANNEL = "image"
 """Name of the channel in the plain ``image`` column."""
 
 _FIXED = ("case", "patient", "study", "order", "slice", "label", "mask", "split")
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
-_MOST_BYTES = 256 << 20
 _MOST_SHOWN = 20
 
 
@@ -131,27 +131,41 @@ def read_manifest(path: str | Path) -> Cohort:
         Once, naming every problem found: missing columns or files, duplicate cases, a label other than 0 and 1, an
         unknown split, a patient in two splits.
     """
+    cohort, problems = parse_manifest(path)
+    if problems:
+        raise problems_error(cohort.path, "manifest", problems)
+    return cohort
+
+
+def parse_manifest(path: str | Path) -> tuple[Cohort, list[str]]:
+    """The cases of the rows that are as the schema wants them, and one phrase per problem of the others and of all.
+
+    Raises
+    ------
+    InputError
+        If the file is no table, or a column that every manifest has is missing.
+    """
     path = Path(path).absolute()
-    header, rows = _read_rows(path)
+    header, rows = read_rows(path)
     channels = {column: _channel(column) for column in header if _channel(column)}
-    problems = [f"the column {name!r} is missing" for name in ("case", "patient", "label") if name not in header]
+    problems = [f"the column {name!r} is missing" for name in columns().required if name not in header]
     if not channels:
         problems.append("there is no column 'image' (or 'image_<channel>')")
     if problems:
-        raise _error(path, problems)
-    cases = []
+        raise problems_error(path, "manifest", problems)
+    cases, listed = [], []
     for number, row in rows:
-        case, faults = _parse_row(row, channels, path.parent)
+        faults = columns().faults(row)
         problems += [f"row {number}: {fault}" for fault in faults]
-        if case is not None:
-            cases.append(case)
+        if all(row[name] for name in ("case", "patient", *channels)):
+            listed.append(_case_of(row, channels, path.parent))
+        if not faults:
+            cases.append(listed[-1])
     for check in CHECKS:
-        problems += check(cases)
-    if not problems and not cases:
+        problems += check(listed)
+    if not rows:
         problems.append("it lists no case")
-    if problems:
-        raise _error(path, problems)
-    return Cohort(tuple(cases), path)
+    return Cohort(tuple(cases), path), problems
 
 
 def write_manifest(cases: Iterable[Case], path: str | Path) -> Path:
@@ -170,7 +184,7 @@ def write_manifest(cases: Iterable[Case], path: str | Path) -> Path:
     cases = list(cases)
     problems = [problem for check in (_unique_cases, _usable_names) for problem in check(cases)]
     if problems:
-        raise _error(path, problems)
+        raise problems_error(path, "manifest", problems)
     rows = [_row_of(case, path.parent) for case in cases]
     used = {name for row in rows for name, value in row.items() if value}
     channels = [_column(channel) for channel in dict.fromkeys(c for case in cases for c in case.images)]
@@ -222,71 +236,62 @@ def load_case_mask(case: Case, volume: Volume) -> NDArray[np.bool_] | None:
     if case.mask is None:
         return None
     mask = read_volume(case.mask)
-    painted = mask.array > 0
-    if not mask.grid.same_place(volume.grid):
-        brought = resample(painted, mask.grid, volume.grid)
-        if painted.any() and not brought.any() and case.slice is None:
-            raise InputError(
-                f"{case.mask}: the mask does not overlap the image of case {case.case}; "
-                "check that both are in the same space."
-            )
-        painted = brought
+    painted = mask_on(mask, volume, case.slice)
+    if case.slice is None and mask.array.any() and not painted.any():
+        raise InputError(
+            f"{case.mask}: the mask does not overlap the image of case {case.case}; "
+            "check that both are in the same space."
+        )
     return painted
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line number, row) of a CSV; blank lines are left out."""
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: the manifest is larger than {_MOST_BYTES >> 20} MB; is it a CSV file?")
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the manifest is not UTF-8 text; save it as CSV (UTF-8).") from error
-    except OSError as error:
-        raise InputError(f"{path}: the manifest cannot be read ({error.strerror or error}).") from error
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [name.strip() for name in next(reader, [])]
-        rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise InputError(f"{path}: the manifest is not a comma-separated table ({error}).") from error
-    if not header or header == [""]:
-        raise InputError(f"{path}: the manifest is empty; its first line must name the columns.")
-    if len(header) == 1 and ";" in header[0]:
-        raise InputError(f"{path}: the columns are separated by ';'; save the table with commas.")
-    if repeated := [name for name, count in Counter(header).items() if count > 1]:
-        raise InputError(f"{path}: the column {repeated[0]!r} occurs twice.")
-    if uneven := [number for number, cells in rows if len(cells) != len(header)]:
-        raise InputError(f"{path}: row {uneven[0]} does not have as many cells as there are columns ({len(header)}).")
-    return header, [(n, dict(zip(header, (cell.strip() for cell in cells), strict=True))) for n, cells in rows]
+def mask_on(mask: Volume, volume: Volume, k: int | None = None) -> NDArray[np.bool_]:
+    """The painted voxels of a mask on the grid of an image, bool (K, J, I).
+
+    By place, or voxel by voxel where one of the two, such as a PNG, does not say where it lies.
+
+    Parameters
+    ----------
+    k
+        Where `volume` is a slice: its index in the volume it was taken from.
+
+    Raises
+    ------
+    InputError
+        If one of the two does not say where it lies and they differ in shape.
+    """
+    painted = mask.array > 0
+    if mask.orientation_known and volume.orientation_known:
+        return painted if mask.grid.same_place(volume.grid) else resample(painted, mask.grid, volume.grid)
+    if k is not None and k < mask.shape[0] != 1:
+        painted = painted[k : k + 1]
+    if painted.shape != volume.shape:
+        raise InputError(
+            f"{(*mask.source, mask.name)[0]}: the mask has shape {mask.shape}, the image of {volume.name} "
+            f"{volume.shape}, and one of them does not say where it lies; give a mask of the image's shape."
+        )
+    return painted
 
 
-def _parse_row(row: Mapping[str, str], channels: Mapping[str, str], folder: Path) -> tuple[Case | None, list[str]]:
-    """The case of a row, or None and what is wrong with it."""
-    faults = [f"{name!r} is empty" for name in ("case", "patient", *channels) if not row[name]]
-    if row["label"] not in ("0", "1"):
-        faults.append(f"the label is {row['label']!r}; it must be 0 (normal) or 1 (abnormal)")
-    if row.get("split", "") not in ("", *SPLITS):
-        faults.append(f"the split {row['split']!r} is none of {', '.join(SPLITS)}")
-    for name in ("slice", "order"):
-        if row.get(name) and not re.fullmatch(r"\d{1,9}", row[name], re.ASCII):
-            faults.append(f"{name!r} is {row[name]!r}; it must be a whole number from 0")
-    if faults:
-        return None, faults
+def _case_of(row: Mapping[str, str], channels: Mapping[str, str], folder: Path) -> Case:
+    """The case of a row; a cell that is no number counts as none, and a label that is not 1 as 0."""
     covariates = {k: v for k, v in row.items() if v and k and k not in _FIXED and k not in channels}
-    case = Case(
+    return Case(
         case=row["case"],
         patient=row["patient"],
         images={channel: _source(row[column], folder) for column, channel in channels.items()},
-        label=int(row["label"]),
+        label=int(row["label"] == "1"),
         mask=_resolve(row["mask"], folder) if row.get("mask") else None,
         split=row.get("split", ""),
-        slice=int(row["slice"]) if row.get("slice") else None,
+        slice=_number(row.get("slice", "")),
         study=row.get("study", ""),
-        order=int(row["order"]) if row.get("order") else None,
+        order=_number(row.get("order", "")),
         covariates=covariates,
     )
-    return case, []
+
+
+def _number(cell: str) -> int | None:
+    return int(cell) if re.fullmatch(r"\d{1,9}", cell, re.ASCII) else None
 
 
 def _row_of(case: Case, folder: Path) -> dict[str, str]:
@@ -342,11 +347,12 @@ def _written(path: Path, folder: Path) -> str:
     return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
 
 
-def _error(path: Path, problems: Sequence[str]) -> InputError:
+def problems_error(path: Path, what: str, problems: Sequence[str]) -> InputError:
+    """One sentence with all problems (the first of very many) of a file's manifest or cohort."""
     shown = "; ".join(problems[:_MOST_SHOWN])
     more = f"; and {len(problems) - _MOST_SHOWN} more" if len(problems) > _MOST_SHOWN else ""
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return InputError(f"{path}: the manifest has {count}: {shown}{more}.")
+    return InputError(f"{path}: the {what} has {count}: {shown}{more}.")
 
 
 def _unique_cases(cases: Sequence[Case]) -> Iterator[str]:
@@ -359,8 +365,9 @@ def _unique_cases(cases: Sequence[Case]) -> Iterator[str]:
 
 def _usable_names(cases: Sequence[Case]) -> Iterator[str]:
     for case in cases:
-        if not _SAFE_ID.fullmatch(case.case):
-            yield f"the case name {case.case[:60]!r} must be letters, digits, '.', '_' or '-', at most 120 of them"
+        for name, value in (("case", case.case), ("patient", case.patient)):
+            if fault := columns().named[name].fault(value):
+                yield fault
 
 
 def _files_exist(cases: Sequence[Case]) -> Iterator[str]:
@@ -382,5 +389,5 @@ def _one_split_per_patient(cases: Sequence[Case]) -> Iterator[str]:
             yield f"the patient {patient!r} stands in {names}; all cases of a patient belong to one split"
 
 
-CHECKS: tuple[Check, ...] = (_unique_cases, _usable_names, _files_exist, _one_split_per_patient)
-"""Checks every manifest passes before it is used."""
+CHECKS: tuple[Check, ...] = (_unique_cases, _files_exist, _one_split_per_patient)
+"""Checks every manifest passes before it is used, besides those of its schema."""
