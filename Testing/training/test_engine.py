@@ -13,6 +13,14 @@ import numpy as np
 import pytest
 import simulated
 import torch
+from monai.transforms import (
+    RandAdjustContrast,
+    RandAffine,
+    RandFlip,
+    RandScaleIntensity,
+    RandShiftIntensity,
+)
+from torch.utils.data import DataLoader
 
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.errors import InputError
@@ -23,8 +31,9 @@ from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyTrainingLib.cohorts.manifest import Case, ImageSource, read_manifest
+from AnomalyTrainingLib.training.augment import Augmentation
 from AnomalyTrainingLib.training.config import AugmentSection, TrainConfig, TrainingSection
-from AnomalyTrainingLib.training.data import EpochOrder, PreparedCases, TrainingSlices, ValidationSlices
+from AnomalyTrainingLib.training.data import EpochOrder, PreparedCases, TrainingSlices, ValidationSlices, as_it_is
 from AnomalyTrainingLib.training.engine import fit_by_gradient
 from AnomalyTrainingLib.training.gradient import validation_split
 
@@ -194,19 +203,64 @@ def test_a_damaged_checkpoint_is_named(cases: PreparedCases, tmp_path: Path) -> 
         fit(cases, tmp_path, settings(epochs=1))
 
 
-def test_an_item_is_a_function_of_seed_epoch_and_index(cases: PreparedCases) -> None:
+def test_a_slice_is_a_function_of_seed_epoch_and_index(cases: PreparedCases) -> None:
     first, second = (TrainingSlices(cases, AugmentSection(), 5) for _ in range(2))
-    image, mask, epoch = first[(2, 7)]
-    for other in [(0, 1), (2, 3), (1, 7)]:
-        second[other]
-    again = second[(2, 7)]
-    assert torch.equal(image, again[0]) and torch.equal(mask, again[1]) and epoch == 2
-    assert not torch.equal(image, first[(3, 7)][0])
-    assert not torch.equal(image, TrainingSlices(cases, AugmentSection(), 6)[(2, 7)][0])
+    batch = first.__getitems__([(2, 7), (2, 3)])
+    second.__getitems__([(0, 1), (0, 3), (0, 7)])
+    again = second.__getitems__([(2, 11), (2, 7)])
+    image, mask = batch.image[0], batch.foreground[0]
+    assert torch.equal(image, again.image[1]) and torch.equal(mask, again.foreground[1]) and batch.epoch == 2
+    assert not torch.equal(image, first.__getitems__([(3, 7)]).image[0])
+    assert not torch.equal(image, TrainingSlices(cases, AugmentSection(), 6).__getitems__([(2, 7)]).image[0])
     assert image.dtype == torch.float32 and mask.dtype == torch.bool and mask.shape == (1, 32, 32)
     assert 0 <= image.min() and image.max() <= 1 and not image[~mask].any()
-    plain = ValidationSlices(cases)[7][0]
+    plain = ValidationSlices(cases).__getitems__([7]).image[0]
     assert 0.3 < np.corrcoef(image.ravel(), plain.ravel())[0, 1]
+
+
+def test_a_batch_is_changed_as_monais_transforms_would_change_each_slice(cases: PreparedCases) -> None:
+    settings = AugmentSection(flip=0.5, rotate_degrees=30, shift_pixels=5)
+    zoom, shift = (-settings.zoom, settings.zoom), (settings.shift_pixels, settings.shift_pixels)
+    affine = RandAffine(
+        1.0, float(np.radians(30)), translate_range=shift, scale_range=(zoom, zoom), padding_mode="zeros"
+    )
+    flip = RandFlip(settings.flip, spatial_axis=1)
+    intensity = [
+        RandScaleIntensity(settings.gain, prob=1.0),
+        RandShiftIntensity(settings.offset, prob=1.0),
+        RandAdjustContrast(1.0, (1 - settings.gamma, 1 + settings.gamma)),
+    ]
+    stack, augmentation, flipped = cases.stacked(range(8, 20)), Augmentation(settings), 0
+    images, masks = augmentation.apply(augmentation.draw(range(12), (32, 32)), stack)
+    for seed, slice_ in enumerate(stack):
+        state = np.random.RandomState(seed)
+        for part in (affine.rand_affine_grid, flip, *intensity):
+            part.set_random_state(state=state)
+        affine._do_transform = True
+        affine.rand_affine_grid.randomize()
+        moved = flip(affine(slice_, randomize=False)).as_tensor()
+        changed = moved[:1]
+        for part in intensity:
+            changed = part(changed)
+        changed = torch.as_tensor(changed).clamp(0, 1)
+        inside = moved[1:] > 0.5
+        assert (inside != masks[seed]).sum() <= 2, "rounding may decide about a pixel on the border"
+        both = inside & masks[seed]
+        torch.testing.assert_close(images[seed][both], changed[both], rtol=0, atol=1e-3)
+        flipped += flip._do_transform
+    assert 2 < flipped < 10
+
+
+def test_worker_processes_hand_out_the_same_batches(cases: PreparedCases) -> None:
+    def batches(workers: int) -> list:
+        order = EpochOrder(len(cases), 3)
+        order.set_epoch(1)
+        slices = TrainingSlices(cases, AugmentSection(), 3)
+        return list(DataLoader(slices, 16, sampler=order, num_workers=workers, collate_fn=as_it_is))
+
+    own, others = batches(0), batches(2)
+    assert len(own) == len(others) == -(-len(cases) // 16)
+    assert all(torch.equal(a.image, b.image) and a.epoch == b.epoch == 1 for a, b in zip(own, others, strict=True))
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
@@ -228,7 +282,7 @@ def test_prepared_slices_stay_on_disk_and_are_not_prepared_twice(cohort: Path, t
     assert len(times) == 4
     second = PreparedCases(listed, SPEC, None, tmp_path)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert torch.equal(first[len(first) - 1][0], second[len(second) - 1][0])
+    assert torch.equal(first.stacked([len(first) - 1]), second.stacked([len(second) - 1]))
 
 
 def normal(name: str, patient: str) -> Case:

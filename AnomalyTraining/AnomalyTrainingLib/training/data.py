@@ -1,4 +1,4 @@
-"""Prepared slices on disk, their augmentation with MONAI, and an order that only seed and epoch decide."""
+"""Prepared slices on disk, batches of them, and an order that only seed and epoch decide."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.transforms import (
-    Compose,
-    RandAdjustContrast,
-    RandAffine,
-    RandFlip,
-    RandScaleIntensity,
-    RandShiftIntensity,
-)
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -28,10 +20,8 @@ from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
 from AnomalyDetectionLib.scoring.prepare import check_fits, prepare
 from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume
 
+from .augment import Augmentation
 from .config import AugmentSection
-
-Item = tuple[Tensor, Tensor, int | None]
-"""Image (C, H, W) in [0, 1], foreground (1, H, W), epoch."""
 
 
 def seed_of(*parts: object) -> int:
@@ -78,12 +68,21 @@ class PreparedCases:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and foreground of one slice, float32 (C, H, W) and bool (1, H, W)."""
-        case = int(np.searchsorted(self._ends, index, side="right"))
-        within = index - (int(self._ends[case - 1]) if case else 0)
-        image = self._images[case][within].astype(np.float32)
-        return torch.from_numpy(image), torch.from_numpy(self._masks[case][within].copy())
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of a slice."""
+        return self._images[0].shape[2], self._images[0].shape[3]
+
+    def stacked(self, indices: Sequence[int]) -> Tensor:
+        """Slices with their foreground as the last channel, float32 (N, C + 1, H, W)."""
+        channels = self._images[0].shape[1]
+        stack = np.empty((len(indices), channels + 1, *self.size), dtype=np.float32)
+        for place, index in enumerate(indices):
+            case = int(np.searchsorted(self._ends, index, side="right"))
+            within = index - (int(self._ends[case - 1]) if case else 0)
+            stack[place, :channels] = self._images[case][within]
+            stack[place, channels:] = self._masks[case][within]
+        return torch.from_numpy(stack)
 
 
 def _save(path: Path, array: NDArray) -> None:
@@ -100,54 +99,27 @@ def _save(path: Path, array: NDArray) -> None:
         partial.unlink(missing_ok=True)
 
 
-def augmentation(settings: AugmentSection) -> tuple[Compose, Compose]:
-    """Random changes of place (affine map with zoom, flip) and of intensity, of (channels, H, W)."""
-    zoom = (-settings.zoom, settings.zoom)
-    place = Compose(
-        [
-            RandAffine(
-                prob=1.0,
-                rotate_range=float(np.radians(settings.rotate_degrees)),
-                translate_range=settings.shift_pixels,
-                scale_range=(zoom, zoom),
-                padding_mode="zeros",
-            ),
-            RandFlip(prob=settings.flip, spatial_axis=1),
-        ]
-    )
-    intensity = Compose(
-        [
-            RandScaleIntensity(factors=settings.gain, prob=1.0),
-            RandShiftIntensity(offsets=settings.offset, prob=1.0),
-            RandAdjustContrast(prob=1.0, gamma=(1 - settings.gamma, 1 + settings.gamma)),
-        ]
-    )
-    return place, intensity
-
-
 class TrainingSlices(Dataset):
-    """Augmented slices; an item is a function of (seed, epoch, index), whoever asks for it and when."""
+    """Augmented slices, a batch at a time; a slice is a function of (seed, epoch, index), whoever asks for it and when.
+
+    `DataLoader` hands the keys of a whole batch to `__getitems__`: use `as_it_is` as its `collate_fn`.
+    """
 
     def __init__(self, cases: PreparedCases, settings: AugmentSection, seed: int) -> None:
         self._cases, self._seed = cases, seed
-        self._changes = augmentation(settings) if settings.on else None
+        self._augmentation = Augmentation(settings) if settings.on else None
 
     def __len__(self) -> int:
         return len(self._cases)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
-        image, mask = self._cases[index]
-        if self._changes is None:
-            return image, mask, epoch
-        for kind, change in zip(("place", "intensity"), self._changes, strict=True):
-            change.set_random_state(seed=seed_of(kind, self._seed, epoch, index))
-        place, intensity = self._changes
-        # Image and foreground as channels of one image: resampling is most of the work, and is done once.
-        moved = place(torch.cat([image, mask.float()]))
-        foreground = moved.as_tensor()[-1:] > 0.5
-        changed = intensity(moved[:-1]).as_tensor().clamp(0, 1)
-        return torch.where(foreground, changed, 0.0), foreground, epoch
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """The batch of slices with these (epoch, index); the epoch is the same for all."""
+        stack = self._cases.stacked([index for _, index in keys])
+        if self._augmentation is None:
+            return _batch(stack, keys[0][0])
+        seeds = [seed_of("augment", self._seed, epoch, index) for epoch, index in keys]
+        changes = self._augmentation.draw(seeds, self._cases.size)
+        return Batch(*self._augmentation.apply(changes, stack), epoch=keys[0][0])
 
 
 class ValidationSlices(Dataset):
@@ -159,9 +131,18 @@ class ValidationSlices(Dataset):
     def __len__(self) -> int:
         return len(self._cases)
 
-    def __getitem__(self, index: int) -> Item:
-        image, mask = self._cases[index]
-        return image, mask, None
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch of slices with these indices."""
+        return _batch(self._cases.stacked(indices), None)
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """What makes one batch of the batch that a data set hands out: nothing is left to do."""
+    return batch
+
+
+def _batch(stack: Tensor, epoch: int | None) -> Batch:
+    return Batch(stack[:, :-1], stack[:, -1:] > 0.5, epoch=epoch)
 
 
 class EpochOrder(Sampler):
@@ -181,9 +162,3 @@ class EpochOrder(Sampler):
         generator = torch.Generator().manual_seed(seed_of("order", self._seed, self._epoch))
         for index in torch.randperm(self._count, generator=generator).tolist():
             yield self._epoch, index
-
-
-def collate(items: Sequence[Item]) -> Batch:
-    """Items of one epoch as a batch."""
-    images, masks, epochs = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.stack(masks), epoch=epochs[0])

@@ -29,7 +29,7 @@ from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.scoring.contract import Batch, Detector
 
 from .config import TrainingSection
-from .data import EpochOrder, TrainingSlices, ValidationSlices, collate, seed_of
+from .data import EpochOrder, TrainingSlices, ValidationSlices, as_it_is, seed_of
 
 LAST, BEST = "last.ckpt", "best.pt"
 EVENT_INTERVAL_S = 1.0
@@ -75,7 +75,7 @@ def fit_by_gradient(
     stopping = _Stopping(detector.warmup_epochs, settings.patience)
     reporter = _Reporter(progress, events, settings.epochs)
     order = EpochOrder(len(training), seed)
-    common: dict[str, Any] = {"batch_size": settings.batch, "collate_fn": collate, "num_workers": settings.workers}
+    common: dict[str, Any] = {"batch_size": settings.batch, "collate_fn": as_it_is, "num_workers": settings.workers}
     common |= {"pin_memory": device.type == "cuda", "persistent_workers": settings.workers > 0}
     module = _Module(detector, settings, seed)
     with _quiet(), _signals():
