@@ -1,14 +1,9 @@
 """3D Slicer's scripted modules opened without the application.
 
-The scene and everything in it, its logics, and the drawing of slice and 3D views are Slicer's own (`slicer-core`), Qt
-is real (PySide6, off screen).  What neither has is stood in for, and only that:
-
-* `pythonqt`: PythonQt's manners,
-* `widgets`: those widgets of ctk and Slicer that this project's panels use,
-* `application`, `modules`, `window`: the application object, the modules and the main window,
-* `hierarchy`, `files`, `views`: what Slicer has in Qt classes between its logics and the user,
-* `slicer_python`: the Python files that modules import, for which Slicer's own are used instead where the variable
-  SLICER_PYTHON_DIR names a folder that holds them.
+The scene and everything in it is Slicer's own (`slicer-core`), Qt is real (PySide6, off screen).  What neither has is
+stood in for, and only that: PythonQt's manners (`pythonqt`), the application object and its module manager
+(`application`), and the two Python files every module imports (`scripted`), for which Slicer's own are used instead
+where the variable SLICER_PYTHON_DIR names a folder that holds them.
 
     python -m harness AnomalyDetection/AnomalyDetection.py
 
@@ -17,14 +12,11 @@ opens modules and runs their own test classes.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from .libraries import explain_missing_library
 
-__all__ = ["grab", "open_module", "save_png", "start"]
-
-os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")  # draws without a display
+__all__ = ["open_module", "start"]
 
 
 def start() -> None:
@@ -48,20 +40,6 @@ def open_module(path: str) -> Any:
     The module's own widget object (what `slicer.util.getModuleWidget` returns).
     """
     start()
-    import slicer
+    from . import application
 
-    return slicer.app.moduleManager().load(path).widgetRepresentation().self()
-
-
-def grab(view: Any) -> Any:
-    """What a view or widget shows now, as RGB array: see `views.pictures.grab`."""
-    from .views import grab
-
-    return grab(view)
-
-
-def save_png(view: Any, path: Any) -> Any:
-    """`grab`, also written to a PNG file."""
-    from .views import save_png
-
-    return save_png(view, path)
+    return application.load(path).widgetRepresentation().self()

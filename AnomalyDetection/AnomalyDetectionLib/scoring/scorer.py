@@ -309,7 +309,6 @@ class Scorer:
             timings=raw.timings | watch.timings,
             notes=tuple(raw.notes) + ((warning,) if warning else ()),
             case=case or volume.name,
-            decision=model.calibration.decision,
         )
 
 

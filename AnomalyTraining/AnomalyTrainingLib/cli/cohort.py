@@ -18,7 +18,7 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,18 +110,47 @@ def _read_dicom(args: argparse.Namespace, progress: Progress) -> list[Case]:
 
 
 def _make_phantoms(args: argparse.Namespace, out: Path, progress: Progress) -> Sequence[Case]:
-    from ..cohorts.splits import assign_splits
     from ..synthesis.cohort import PhantomSettings, make_phantom_cohort
 
+    settings = PhantomSettings(
+        args.contrast,
+        _spacing(args.spacing),
+        args.seed,
+        args.source,
+        stripped=args.stripped or args.source in ANATOMY_NAMES,
+        plaque_shapes=args.plaque_shapes,
+    )
     return make_phantom_cohort(
         out,
         subjects=args.subjects,
-        settings=PhantomSettings(args.contrast, _spacing(args.spacing), args.seed, args.source),
+        settings=settings,
         lesions=[request for text in args.lesions for request in _lesions(text)],
-        split=functools.partial(assign_splits, seed=args.seed) if args.split else None,
+        split=_phantom_split(args, len(settings.heads)),
         workers=args.workers,
         progress=lambda done, total: progress("making phantoms", done / total),
     )
+
+
+def _phantom_split(args: argparse.Namespace, heads: int) -> Callable[[Sequence[Case]], Sequence[Case]] | None:
+    """How the cases get their splits: as named, by anatomy where there are several, or else by subject."""
+    from ..cohorts.groups import assign_groups, assign_named_groups
+    from ..cohorts.splits import assign_splits
+
+    if args.split_anatomies:
+        if not heads:
+            raise InputError(f"--split-anatomies needs label maps of several heads; {args.source} is one anatomy.")
+        named: dict[str, list[str]] = {}
+        for text in args.split_anatomies:
+            split, separator, names = text.partition("=")
+            if not separator or not names:
+                raise InputError(f"--split-anatomies is SPLIT=NAME,NAME, as in test=head_10,head_11, not {text!r}.")
+            named.setdefault(split, []).extend(names.split(","))
+        return functools.partial(assign_named_groups, column="anatomy", named=named)
+    if not args.split:
+        return None
+    if heads > 1:
+        return functools.partial(assign_groups, column="anatomy", seed=args.seed)
+    return functools.partial(assign_splits, seed=args.seed)
 
 
 def _report(cases: Sequence[Case], out: Path, progress: Progress) -> None:
@@ -207,14 +236,15 @@ def _add_dicom(sources: argparse._SubParsersAction) -> None:
 def _add_phantom(sources: argparse._SubParsersAction) -> None:
     parser = sources.add_parser(
         "phantom",
-        help="synthetic brains made from a real template",
-        description="Makes skull-stripped brain MR images of individual anatomy, contrast, coil shading and noise\n"
-        "from the template SRC, into the folder 'volumes' beside the manifest. Run again with the same settings,\n"
-        "it makes what is missing.",
+        help="synthetic scans of brains or whole heads, made from real anatomy",
+        description="Makes MR images of individual anatomy, contrast, coil shading and noise from the anatomy SRC,\n"
+        "into the folder 'volumes' beside the manifest: of the template icbm152 (skull-stripped), or of label maps of\n"
+        "heads with FreeSurfer's values, one anatomy each. Subjects are spread evenly over the heads, whose names\n"
+        "stand in the column 'anatomy'. Run again with the same settings, it makes what is missing.",
         formatter_class=_HELP,
     )
     parser.add_argument(
-        "source", metavar="SRC", choices=ANATOMY_NAMES, help=f"the template: {', '.join(ANATOMY_NAMES)}"
+        "source", metavar="SRC", help=f"{', '.join(ANATOMY_NAMES)}, a label map, or a folder of label maps"
     )
     parser.add_argument("--subjects", type=int, default=24, metavar="N", help="normal subjects (default 24)")
     parser.add_argument("--contrast", choices=CONTRAST_NAMES, default="t1", help="look of the images (default t1)")
@@ -232,7 +262,26 @@ def _add_phantom(sources: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), metavar="N", help="processes (default 2)"
     )
-    parser.add_argument("--split", action="store_true", help="assign splits; lesions go to validate and test only")
+    parser.add_argument("--stripped", action="store_true", help="show the brain only, not the whole head")
+    parser.add_argument(
+        "--plaque-shapes",
+        metavar="MASKS",
+        help="folder of lesion masks in MNI space, or a pattern such as 'ms/mask_*.nii.gz': plaques have the shapes of "
+        "their lesions (default: ellipsoids)",
+    )
+    splits = parser.add_mutually_exclusive_group()
+    splits.add_argument(
+        "--split",
+        action="store_true",
+        help="assign splits, by anatomy where there are several; lesions go to validate and test only",
+    )
+    splits.add_argument(
+        "--split-anatomies",
+        nargs="+",
+        metavar="SPLIT=NAME,...",
+        help="splits by anatomy, names or patterns: train=head_0[1-7] calibrate=head_09 validate=head_08 test=head_1*; "
+        "lesions of train and calibrate, and anatomies not named, stay without a split",
+    )
     _add_common(parser)
 
 

@@ -14,7 +14,9 @@ from .deformation import bspline_noise
 FIELD_OF_VIEW_MM = (200.0, 236.0, 200.0)
 """Extent of the imaged box along (right, anterior, superior); the largest head drawn fits with its pose."""
 
-_CENTRE_RAS = np.array([0.0, -18.0, 10.0])  # middle of the template's brain
+CENTRE_RAS = (0.0, -18.0, 10.0)
+"""Middle of the template's brain."""
+
 _POSE_DEGREES = 5.0
 _POSE_MM = 4.0
 _OBLIQUE_DEGREES = 4.0
@@ -45,15 +47,22 @@ class Acquisition:
     head_to_scanner: NDArray[np.float64]
 
     @classmethod
-    def draw(cls, spacing: tuple[float, float, float], rng: np.random.Generator) -> Acquisition:
+    def draw(
+        cls,
+        spacing: tuple[float, float, float],
+        rng: np.random.Generator,
+        field_of_view: tuple[float, float, float] = FIELD_OF_VIEW_MM,
+        centre: tuple[float, float, float] = CENTRE_RAS,
+    ) -> Acquisition:
         """Head turned by up to 5 degrees and moved by up to 4 mm an axis; slab oblique by up to 4 degrees."""
+        middle = np.array(centre)
         pose = np.eye(4)
         pose[:3, :3] = rotation(rng.uniform(-_POSE_DEGREES, _POSE_DEGREES, 3))
-        pose[:3, 3] = _CENTRE_RAS - pose[:3, :3] @ _CENTRE_RAS + rng.uniform(-_POSE_MM, _POSE_MM, 3)
-        counts = np.maximum(1, np.round(np.array(FIELD_OF_VIEW_MM) / spacing)).astype(int)
+        pose[:3, 3] = middle - pose[:3, :3] @ middle + rng.uniform(-_POSE_MM, _POSE_MM, 3)
+        counts = np.maximum(1, np.round(np.array(field_of_view) / spacing)).astype(int)
         affine = np.eye(4)
         affine[:3, :3] = rotation(rng.uniform(-_OBLIQUE_DEGREES, _OBLIQUE_DEGREES, 3)) * np.array(spacing)
-        affine[:3, 3] = _CENTRE_RAS - affine[:3, :3] @ ((counts - 1) / 2)
+        affine[:3, 3] = middle - affine[:3, :3] @ ((counts - 1) / 2)
         return cls(Grid(tuple(counts[::-1]), affine, "phantom"), pose)
 
 

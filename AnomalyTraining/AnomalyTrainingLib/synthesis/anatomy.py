@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.geometry import Grid
 
+from .acquisition import CENTRE_RAS, FIELD_OF_VIEW_MM
+
 TISSUES = ("gm", "wm", "csf")
 """Tissue fractions every anatomy has; inside the brain they sum to 1."""
 
@@ -28,6 +30,9 @@ CHANNELS = (*TISSUES, "texture", "brain", "depth", "ventricle")
 the share of brain in the voxel, `depth` and `ventricle` the distance in mm to the brain's surface (positive inside) and
 to the lateral and third ventricles (positive outside).
 """
+
+OUTER_CHANNELS = ("muscle", "fat", "skin", "mucosa")
+"""Further channels of whole heads: shares of the tissues around the brain.  Air and compact bone have no share."""
 
 _T1_OF_TISSUE = {"gm": 166.0, "wm": 220.0, "csf": 66.0}  # means of the ICBM152 T1 where a map exceeds 200 of 255
 _MARGIN = 2
@@ -42,14 +47,31 @@ class Anatomy:
     Attributes
     ----------
     maps
-        float32 tensor (len(CHANNELS), K, J, I) on `grid`.
+        float32 tensor (len(channels), K, J, I) on `grid`.
     grid
         Where the maps lie; RAS millimetres of the template.
+    channels
+        Names of the maps: `CHANNELS`, in a whole head `OUTER_CHANNELS` too.
+    size
+        By which factor the anatomy is larger than the mean of the individuals made from it.
+    field_of_view, centre
+        Extent (mm) of the scanned box along (right, anterior, superior) and its middle (RAS mm); the largest individual
+        brain fits with its pose.
     """
 
     name: str
     maps: Tensor
     grid: Grid
+    channels: tuple[str, ...] = CHANNELS
+    size: float = 1.04
+    field_of_view: tuple[float, float, float] = FIELD_OF_VIEW_MM
+    centre: tuple[float, float, float] = CENTRE_RAS
+    _averaged: dict[tuple[float, float, float], Anatomy] = field(default_factory=dict, repr=False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has the tissue around the brain."""
+        return set(OUTER_CHANNELS) <= set(self.channels)
 
     def sample(self, points: Tensor, channels: tuple[str, ...] = CHANNELS) -> dict[str, NDArray[np.float32]]:
         """Linear interpolation of channels at points.
@@ -67,7 +89,7 @@ class Anatomy:
         inverse = torch.from_numpy(np.linalg.inv(self.grid.ijk_to_ras)).to(torch.float32)
         size = torch.tensor(self.grid.shape[::-1], dtype=torch.float32)
         ijk = points @ inverse[:3, :3].T + inverse[:3, 3]
-        wanted = [CHANNELS.index(channel) for channel in channels]
+        wanted = [self.channels.index(channel) for channel in channels]
         adjoining = wanted == list(range(wanted[0], wanted[-1] + 1))
         # A slice is a view; a list of channels would copy some 200 MB at each call.
         maps = self.maps[wanted[0] : wanted[-1] + 1] if adjoining else self.maps[wanted]
@@ -76,20 +98,26 @@ class Anatomy:
         )[0]
         return dict(zip(channels, values.numpy(), strict=True))
 
-    @lru_cache(maxsize=2)  # noqa: B019  anatomies live as long as the process
     def at_resolution(self, spacing: tuple[float, float, float]) -> Anatomy:
         """The same anatomy averaged over a voxel of that size (mm), so that samples show partial volume.
 
-        Each voxel size is a box of that width; the template's own 1 mm voxel is already in the maps.
+        Each voxel size is a box of that width; the template's own 1 mm voxel is already in the maps.  The last size
+        asked for is kept.
         """
+        if spacing not in self._averaged:
+            self._averaged.clear()
+            self._averaged[spacing] = self._average(spacing)
+        return self._averaged[spacing]
+
+    def _average(self, spacing: tuple[float, float, float]) -> Anatomy:
         maps = self.maps.numpy().copy()
-        mixed = [CHANNELS.index(channel) for channel in (*TISSUES, "texture", "brain")]
+        mixed = [index for index, name in enumerate(self.channels) if name not in ("depth", "ventricle")]
         for axis, (size, own) in enumerate(zip(spacing[::-1], self.grid.spacing[::-1], strict=True)):
             if size > own:
                 kernel = _box(size / own)
                 for channel in mixed:
                     maps[channel] = ndimage.convolve1d(maps[channel], kernel, axis=axis, mode="nearest")
-        return Anatomy(self.name, torch.from_numpy(maps), self.grid)
+        return replace(self, maps=torch.from_numpy(maps), _averaged={})
 
 
 def _box(width: float) -> NDArray[np.float32]:
@@ -125,9 +153,9 @@ def icbm152() -> Anatomy:
     csf = np.where(brain, np.maximum(1 - gm_array - wm_array, 0), 0)
     mixture = gm_array * _T1_OF_TISSUE["gm"] + wm_array * _T1_OF_TISSUE["wm"] + csf * _T1_OF_TISSUE["csf"]
     texture = np.where(brain, (t1_array - mixture) / _T1_OF_TISSUE["wm"], 0)
-    depth = _distance(brain)
+    depth = distance_inside(brain)
     ventricles = _ventricles(csf, depth, affine)
-    distance = _distance(~ventricles) - _distance(ventricles)
+    distance = distance_inside(~ventricles) - distance_inside(ventricles)
     stack = np.stack([gm_array, wm_array, csf, texture, brain, depth, distance]).astype(np.float32)
     return Anatomy("icbm152", torch.from_numpy(stack), Grid(t1_array.shape, affine, "icbm152"))
 
@@ -145,7 +173,7 @@ def _nilearn_map(kind: str) -> nibabel.Nifti1Image:
     return nibabel.load(path)
 
 
-def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+def distance_inside(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Distance in voxels to where `mask` is false, good to a voxel.
 
     Worked out at half the resolution, which is eight times as fast.

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from .site import Fractions, Site
 
+SKULL_MM = 12.0
+"""Within this depth the displacement fades to none where there is a skull."""
+
 
 @dataclass(frozen=True, eq=False)
 class Atrophy:
@@ -51,11 +54,15 @@ def plan_atrophy(site: Site, rng: np.random.Generator, *, wall_mm: tuple[float, 
     The displacement fades over 8 mm inside the wall and 25 mm outside.  Where its slope would reach 0.95 (space folds
     from 1 on) all of it is made smaller.
     """
-    distance = site.tissue["ventricle"]
+    distance, depth = site.tissue["ventricle"], site.tissue["depth"]
     steps = site.spacing[::-1]
     fade = np.where(distance < 0, np.exp(np.minimum(distance, 0) / 8), np.exp(-np.maximum(distance, 0) / 25))
+    if site.skull:
+        fade = fade * np.clip(depth / SKULL_MM, 0, 1)
     smooth = [6 / step for step in steps]
     kji = [ndimage.gaussian_filter(part * fade, smooth) for part in np.gradient(distance, *steps)]
+    if site.skull:  # the filter has carried some of it out again
+        kji = [part * np.clip(depth / (0.5 * SKULL_MM), 0, 1) for part in kji]
     slope = float(np.sqrt(sum(part**2 for along in kji for part in np.gradient(along, *steps)).max()))
     wall = min(float(rng.uniform(*wall_mm)) / max(float(np.abs(kji).max()), 1e-6), 0.95 / max(slope, 1e-6))
     ijk = torch.from_numpy(np.stack(kji[::-1], axis=-1).astype(np.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +18,12 @@ from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.imaging.write import atomically, write_labels, write_volume
 
 from ..cohorts.manifest import DEFAULT_CHANNEL, Case, ImageSource, write_manifest
-from .anatomy import ANATOMIES
+from .anatomy import ANATOMIES, Anatomy
 from .contrast import contrast_named
+from .heads import head, head_files, head_name
 from .lesions import KINDS, LesionRequest
 from .phantom import VERSION, check_spacing, synthesise
+from .plaque_shapes import mask_files
 
 FOLDER = "volumes"
 """Folder of the images beside the manifest."""
@@ -40,20 +44,34 @@ class PhantomSettings:
         A name in `contrast.CONTRASTS`.
     spacing
         mm along (right, anterior, superior).
+    anatomy
+        A name in `anatomy.ANATOMIES`, or a label map of a head or a folder of them.
+    stripped
+        Whether heads are shown without skull and scalp.
+    plaque_shapes
+        Masks of real plaques, as `plaque_shapes.mask_files` finds them, whose shapes the plaques have; None makes
+        ellipsoids.
     """
 
     contrast: str = "t1"
     spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)
     seed: int = 0
     anatomy: str = "icbm152"
+    stripped: bool = True
+    plaque_shapes: str | None = None
 
     def __post_init__(self) -> None:
         contrast_named(self.contrast)
         check_spacing(self.spacing)
-        if self.anatomy not in ANATOMIES:
-            raise InputError(f"There is no anatomy {self.anatomy!r}; phantoms are made from {', '.join(ANATOMIES)}.")
+        if not self.stripped and self.anatomy in ANATOMIES:
+            raise InputError(f"{self.anatomy} is a brain without a head; its phantoms are skull-stripped.")
         if self.seed < 0:
             raise InputError(f"The seed is a whole number from 0, not {self.seed}.")
+
+    @property
+    def heads(self) -> tuple[Path, ...]:
+        """The label maps the subjects are spread over; none where the anatomy has a name."""
+        return () if self.anatomy in ANATOMIES else head_files(self.anatomy)
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,10 @@ class _Job:
     subject: int
     lesion: LesionRequest | None
     case: Case
+    head: Path | None
+
+    def anatomy(self, settings: PhantomSettings) -> Anatomy:
+        return ANATOMIES[settings.anatomy]() if self.head is None else head(self.head)
 
 
 def make_phantom_cohort(
@@ -117,8 +139,10 @@ def make_phantom_cohort(
 
 
 def _jobs(folder: Path, subjects: int, settings: PhantomSettings, lesions: Sequence[LesionRequest]) -> Iterator[_Job]:
-    requests = [*[None] * subjects, *lesions]
-    for subject, lesion in enumerate(requests, start=1):
+    heads = settings.heads
+    for subject, lesion in enumerate([*[None] * subjects, *lesions], start=1):
+        # One after the other, so that every anatomy has as many normals, and as many lesions, as any other.
+        head = heads[(subject - 1) % len(heads)] if heads else None
         patient = f"sub-{subject:04d}"
         stem = f"{patient}_{lesion.tag if lesion else 'normal'}_{settings.contrast}"
         case = Case(
@@ -127,14 +151,18 @@ def _jobs(folder: Path, subjects: int, settings: PhantomSettings, lesions: Seque
             images={DEFAULT_CHANNEL: ImageSource(folder / f"{stem}.nii.gz")},
             label=int(lesion is not None),
             mask=folder / f"{stem}_mask.nii.gz" if lesion else None,
-            covariates={"contrast": settings.contrast} | ({"lesion": lesion.kind} if lesion else {}),
+            covariates={"contrast": settings.contrast}
+            | ({"anatomy": head_name(head)} if head else {})
+            | ({"lesion": lesion.kind} if lesion else {}),
         )
-        yield _Job(subject, lesion, case)
+        if lesion and lesion.kind == "plaques" and settings.plaque_shapes:
+            lesion = replace(lesion, options={**lesion.options, "shapes": settings.plaque_shapes})
+        yield _Job(subject, lesion, case, head)
 
 
 def _claim(folder: Path, settings: PhantomSettings) -> None:
     """Note what the folder's volumes are made with, or refuse where others lie."""
-    wanted = {"version": VERSION, "seed": settings.seed, "anatomy": settings.anatomy, "spacing": list(settings.spacing)}
+    wanted = _record(settings)
     path = folder / SETTINGS
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -150,6 +178,29 @@ def _claim(folder: Path, settings: PhantomSettings) -> None:
     atomically(path, lambda temporary: _write_text(temporary, json.dumps(wanted, indent=2) + "\n"))
 
 
+def _record(settings: PhantomSettings) -> dict[str, object]:
+    """What decides the voxels besides subject, contrast and lesion.  Files count by content, wherever they lie."""
+    heads = settings.heads
+    record: dict[str, object] = {
+        "version": VERSION,
+        "seed": settings.seed,
+        "anatomy": {head_name(path): _digest(path) for path in heads} if heads else settings.anatomy,
+        "spacing": list(settings.spacing),
+    }
+    if heads:
+        record["stripped"] = settings.stripped
+    if settings.plaque_shapes:
+        record["plaque_shapes"] = [_digest(path) for path in mask_files(settings.plaque_shapes)]
+    return record
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
@@ -157,10 +208,11 @@ def _write_text(path: Path, text: str) -> None:
 def _make_all(
     jobs: Sequence[_Job], settings: PhantomSettings, workers: int, progress: Callable[[int, int], None]
 ) -> None:
-    missing = [job for job in jobs if not _complete(job)]
+    missing = sorted((job for job in jobs if not _complete(job)), key=lambda job: (str(job.head or ""), job.subject))
     done = len(jobs) - len(missing)
     progress(done, len(jobs))
-    if min(workers, len(missing)) <= 1:
+    workers = min(workers, len(missing))
+    if workers <= 1:
         for job in missing:
             _make(job, settings)
             done += 1
@@ -168,17 +220,23 @@ def _make_all(
         return
     # spawn: forked children of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(missing)), context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        waiting = [pool.submit(_make, job, settings) for job in missing]
+    with contextlib.ExitStack() as stack:
+        # A process each with a run of jobs in the order of the heads, so that it loads its share of them, each once.
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(1,)))
+            for _ in range(workers)
+        ]
+        waiting = [
+            pools[number * workers // len(missing)].submit(_make, job, settings) for number, job in enumerate(missing)
+        ]
         try:
             for future in as_completed(waiting):
                 future.result()
                 done += 1
                 progress(done, len(jobs))
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for pool in pools:
+                pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
@@ -189,12 +247,13 @@ def _complete(job: _Job) -> bool:
 
 def _make(job: _Job, settings: PhantomSettings) -> None:
     phantom = synthesise(
-        ANATOMIES[settings.anatomy](),
+        job.anatomy(settings),
         job.subject,
         contrast=settings.contrast,
         spacing=settings.spacing,
         seed=settings.seed,
         lesion=job.lesion,
+        stripped=settings.stripped,
     )
     if job.case.mask is not None and phantom.mask is not None:
         write_labels(phantom.mask.astype(np.uint8), phantom.volume.grid, job.case.mask)

@@ -121,6 +121,7 @@ def individual_map(
     low: NDArray[np.float64],
     high: NDArray[np.float64],
     ventricle: Callable[[Tensor], NDArray[np.float32]],
+    size: float = 1.04,
 ) -> Callable[[Tensor], Tensor]:
     """A random map from an individual's space to the template's.
 
@@ -133,8 +134,11 @@ def individual_map(
         Corners (RAS mm) of the box in which it will be evaluated.
     ventricle
         Signed distance (mm, negative inside) of template points to the ventricles.
+    size
+        By which factor the template is larger than the mean individual.  The ICBM template is larger than an average
+        brain (1.9 against about 1.6 L with its fluid spaces), hence 1.04.
     """
-    matrix = _affine_variation(rng)
+    matrix = _affine_variation(rng, size)
     pad = 20.0
     origin = tuple(float(v) for v in low - pad)
     shape = tuple(
@@ -153,12 +157,9 @@ def individual_map(
     return lambda places: places + field(places)
 
 
-def _affine_variation(rng: np.random.Generator) -> Tensor:
-    """Size (3 %), proportions (2 % an axis) and shear (1 %): brain volumes differ by about 10 %, as in adults.
-
-    The ICBM template is larger than an average brain (1.9 against about 1.6 L with its fluid spaces), hence 1.04.
-    """
-    size = np.clip(rng.normal(1.04, 0.03), 0.97, 1.11)
+def _affine_variation(rng: np.random.Generator, mean: float) -> Tensor:
+    """Size (3 %), proportions (2 % an axis) and shear (1 %): brain volumes differ by about 10 %, as in adults."""
+    size = np.clip(rng.normal(mean, 0.03), mean - 0.07, mean + 0.07)
     axes = np.clip(rng.normal(1, 0.02, 3), 0.95, 1.05)
     shear = np.triu(np.clip(rng.normal(0, 0.01, (3, 3)), -0.03, 0.03), 1)
     return torch.from_numpy(((np.eye(3) + shear) @ np.diag(size * axes)).astype(np.float32))

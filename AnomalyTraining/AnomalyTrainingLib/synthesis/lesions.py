@@ -24,6 +24,7 @@ from AnomalyDetectionLib.errors import InputError
 from .acquisition import rotation
 from .atrophy import plan_atrophy
 from .deformation import LatticeField, bspline_noise
+from .plaque_shapes import ShapedPlaques, plan_shaped_plaques, plaque_shapes
 from .site import Fractions, Site, choose, soft
 from .stroke import plan_haemorrhage, plan_infarct
 
@@ -218,34 +219,45 @@ def plan_plaques(
     count: int = 3,
     radius_mm: tuple[float, float] = (3.0, 6.0),
     left: int = 0,
-) -> Plaques:
+    shapes: str | None = None,
+    shape_count: tuple[int, int] = (4, 12),
+) -> Plaques | ShapedPlaques:
     """Plaques in periventricular and deep white matter, as in multiple sclerosis.
 
     Their long axis points away from the ventricles (Dawson 1916).
 
     Parameters
     ----------
+    count, radius_mm
+        Of ellipsoids.
     left
         The first so many lie in the patient's left hemisphere (RAS x < 0, in the head and in the scanner).
+    shapes
+        A folder of lesion masks in MNI space: plaques have the shapes of theirs, and lie about there.
+    shape_count
+        Least and largest number of these.
     """
+    if shapes is not None:
+        number = int(rng.integers(shape_count[0], shape_count[1] + 1))
+        return plan_shaped_plaques(site, rng, plaque_shapes(shapes), count=number)
     tissue, z = site.tissue, site.points[..., 2].numpy()
     near = (tissue["ventricle"] > 3) & (tissue["ventricle"] < 20) & (tissue["depth"] > 10)
     # White matter all around, not a centre alone: plaques in the thin blades between sulci are of another kind.
     around = ndimage.gaussian_filter(tissue["wm"], [DEEP_MM / size for size in site.spacing[::-1]])
     white = near & (around > 0.9) & (z > -5)
     on_left = white & (site.points[..., 0].numpy() < -10) & (site.scanner_x < -10)
-    centres, shapes, radii = [], [], []
+    centres, forms, radii = [], [], []
     for number in range(count):
         place = choose(on_left if number < left else white, rng, "plaque")
         centre = site.points[place]
         axes = np.sort(rng.uniform(*radius_mm, 3))
         frame = _frame_along(_outwards(site, place), rng)
-        shapes.append(torch.from_numpy((frame @ np.diag(1 / axes) @ frame.T).astype(np.float32)))
+        forms.append(torch.from_numpy((frame @ np.diag(1 / axes) @ frame.T).astype(np.float32)))
         centres.append(centre)
         radii.append(float(axes.mean()))
         apart = (site.points - centre).norm(dim=-1).numpy() > 4 * radius_mm[1]  # so that they stay separate lesions
         white, on_left = white & apart, on_left & apart
-    return Plaques(torch.stack(centres), torch.stack(shapes), tuple(radii), site.spacing)
+    return Plaques(torch.stack(centres), torch.stack(forms), tuple(radii), site.spacing)
 
 
 def outline(fractions: Mapping[str, NDArray[np.float32]], brain: NDArray[np.bool_], parts: int) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from AnomalyDetectionLib.imaging.geometry import Grid
 from AnomalyDetectionLib.imaging.volume import Volume
 
 from .acquisition import Acquisition, heterogeneity, rician, shading
-from .anatomy import CHANNELS, TISSUES, Anatomy
+from .anatomy import CHANNELS, OUTER_CHANNELS, TISSUES, Anatomy
 from .contrast import IndividualContrast, contrast_named
 from .deformation import individual_map
 from .lesions import Lesion, LesionRequest, Site, outline
@@ -34,7 +34,8 @@ class Phantom:
     Attributes
     ----------
     volume
-        Skull-stripped MR image in whole numbers, 0 outside the brain, on a slightly oblique grid.
+        MR image in whole numbers on a slightly oblique grid: skull-stripped, 0 outside the brain, or a whole head with
+        noise in the air.
     mask
         bool (K, J, I), the lesion's voxels, or None for a normal.
     """
@@ -51,6 +52,7 @@ def synthesise(
     spacing: tuple[float, float, float],
     seed: int = 0,
     lesion: LesionRequest | None = None,
+    stripped: bool = True,
 ) -> Phantom:
     """Make the scan of one subject.
 
@@ -62,15 +64,22 @@ def synthesise(
         A name in `contrast.CONTRASTS`.
     spacing
         Voxel size in mm along (right, anterior, superior).
+    stripped
+        Whether only the brain is shown; its voxels are the same as in the whole head.
 
     Raises
     ------
     InputError
-        If the contrast or kind of lesion is unknown, or the voxel size is not between 0.8 and 6 mm.
+        If the contrast or kind of lesion is unknown, the voxel size is not between 0.8 and 6 mm, or a whole head is
+        asked of an anatomy without one.
     """
     check_spacing(spacing)
+    if not stripped and not anatomy.whole:
+        raise InputError(f"The anatomy {anatomy.name} is a brain without a head; ask for skull-stripped phantoms.")
     sequence = contrast_named(contrast)
-    acquisition = Acquisition.draw(spacing, _stream(seed, subject, "acquisition"))
+    acquisition = Acquisition.draw(
+        spacing, _stream(seed, subject, "acquisition"), anatomy.field_of_view, anatomy.centre
+    )
     grid = acquisition.grid
     averaged = anatomy.at_resolution(spacing)
     scanner = voxel_points(grid)
@@ -81,22 +90,27 @@ def synthesise(
         corners.amin(0).numpy().astype(np.float64),
         corners.amax(0).numpy().astype(np.float64),
         lambda places: averaged.sample(places, ("ventricle",))["ventricle"],
+        anatomy.size,
     )
     tissue = averaged.sample(to_template(points), CHANNELS if lesion else (*TISSUES, "texture", "brain"))
     fractions: dict[str, NDArray[np.float32]] = {}
     planned: Lesion | None = None
     if lesion is not None:
-        site = Site(points, scanner[..., 0].numpy(), tissue, spacing)
+        site = Site(points, scanner[..., 0].numpy(), tissue, spacing, skull=anatomy.whole)
         planned = lesion.plan(site, _stream(seed, subject, "lesion"))
         tissue = averaged.sample(to_template(planned.push(points)), (*TISSUES, "texture", "brain"))
         fractions = planned.fractions(points, tissue)
+    if not stripped:
+        tissue = tissue | averaged.sample(to_template(points), OUTER_CHANNELS)  # no lesion moves the skull
     individual = IndividualContrast.draw(sequence, _stream(seed, subject, "contrast", contrast))
     scan = _stream(seed, subject, "scan", contrast)
     image = individual.render(tissue, fractions)
     image *= heterogeneity(grid.shape, spacing, _stream(seed, subject, "tissue")) * shading(grid.shape, spacing, scan)
     level = float(scan.uniform(*_NOISE)) * individual.gain * individual.tissue["wm"]
     brain = tissue["brain"] > 0.5
-    image = np.where(brain, np.round(np.maximum(rician(image, level, scan), 1)), 0).astype(np.float32)
+    image = np.round(np.maximum(rician(image, level, scan), 1)).astype(np.float32)
+    if stripped:
+        image = np.where(brain, image, 0)
     mask = None if planned is None else outline(fractions, brain, planned.parts)
     return Phantom(Volume(image, grid.ijk_to_ras, modality="MR", name=f"sub-{subject:03d}"), mask)
 

@@ -28,12 +28,15 @@ class Site:
         Channels of the anatomy (`anatomy.CHANNELS`) before the lesion, float32 (K, J, I) each.
     spacing
         Voxel size in mm along (i, j, k).
+    skull
+        Whether the anatomy has a skull, which nothing in it can move.
     """
 
     points: Tensor
     scanner_x: NDArray[np.float32]
     tissue: Mapping[str, NDArray[np.float32]]
     spacing: tuple[float, float, float]
+    skull: bool = False
 
 
 def choose(candidates: NDArray[np.bool_], rng: np.random.Generator, what: str) -> tuple[int, int, int]:

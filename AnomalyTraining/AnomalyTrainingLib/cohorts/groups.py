@@ -1,0 +1,86 @@
+"""Splits by a column such as `anatomy` or `site`: all cases with one value of it share a split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from AnomalyDetectionLib.errors import InputError
+
+from .manifest import SPLITS, Case
+from .splits import NORMAL_SHARES
+
+NORMALS_ONLY = ("train", "calibrate")
+"""Splits from which abnormal cases are left out: they stay in the manifest without a split."""
+
+
+def assign_groups(cases: Iterable[Case], column: str, *, seed: int = 0) -> list[Case]:
+    """The same cases, each value of a column in one split, in the shares of `splits.NORMAL_SHARES`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer values than splits, or a case has none.
+    """
+    cases = list(cases)
+    groups = _groups(cases, column)
+    if len(groups) < len(NORMAL_SHARES):
+        raise InputError(
+            f"{len(groups)} different values of {column!r} are too few to split by it: each of "
+            f"{', '.join(NORMAL_SHARES)} needs one."
+        )
+    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    counts = dict.fromkeys(NORMAL_SHARES, 0)
+    chosen = {}
+    for number, name in enumerate(order, start=1):
+        empty = [split for split, count in counts.items() if count == 0]
+        choice = empty if len(order) - number < len(empty) else list(NORMAL_SHARES)
+        split = max(choice, key=lambda candidate: round(NORMAL_SHARES[candidate] * number - counts[candidate], 9))
+        counts[split] += 1
+        chosen[name] = split
+    return _assigned(cases, column, chosen)
+
+
+def assign_named_groups(cases: Iterable[Case], column: str, named: Mapping[str, Sequence[str]]) -> list[Case]:
+    """The same cases, split as said; those whose value is not named have no split.
+
+    Parameters
+    ----------
+    named
+        Split to values of the column, or patterns of them: ``{"train": ["head_0[1-7]"], "test": ["head_1*"]}``.
+
+    Raises
+    ------
+    InputError
+        If a split is unknown, a pattern fits no value, or a value would be in two splits.
+    """
+    cases = list(cases)
+    groups = _groups(cases, column)
+    chosen: dict[str, str] = {}
+    for split, patterns in named.items():
+        if split not in SPLITS:
+            raise InputError(f"There is no split {split!r}; known are {', '.join(SPLITS)}.")
+        for pattern in patterns:
+            fitting = [name for name in groups if fnmatchcase(name, pattern)]
+            if not fitting:
+                raise InputError(f"No {column} fits {pattern!r}; there are {', '.join(groups)}.")
+            for name in fitting:
+                if chosen.setdefault(name, split) != split:
+                    raise InputError(f"The {column} {name!r} cannot be in both {chosen[name]} and {split}.")
+    return _assigned(cases, column, chosen)
+
+
+def _groups(cases: Sequence[Case], column: str) -> list[str]:
+    if without := [case.case for case in cases if column not in case.covariates]:
+        raise InputError(f"The case {without[0]!r} has no {column!r} to split by.")
+    return sorted({case.covariates[column] for case in cases})
+
+
+def _assigned(cases: Sequence[Case], column: str, chosen: Mapping[str, str]) -> list[Case]:
+    def split_of(case: Case) -> str:
+        split = chosen.get(case.covariates[column], "")
+        return "" if case.label and split in NORMALS_ONLY else split
+
+    return [replace(case, split=split_of(case)) for case in cases]
