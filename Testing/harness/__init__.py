@@ -1,9 +1,14 @@
 """3D Slicer's scripted modules opened without the application.
 
-The scene and everything in it is Slicer's own (`slicer-core`), Qt is real (PySide6, off screen).  What neither has is
-stood in for, and only that: PythonQt's manners (`pythonqt`), the application object and its module manager
-(`application`), and the two Python files every module imports (`scripted`), for which Slicer's own are used instead
-where the variable SLICER_PYTHON_DIR names a folder that holds them.
+The scene and everything in it, its logics, and the drawing of slice and 3D views are Slicer's own (`slicer-core`), Qt
+is real (PySide6, off screen).  What neither has is stood in for, and only that:
+
+* `pythonqt`: PythonQt's manners,
+* `widgets`: those widgets of ctk and Slicer that this project's panels use,
+* `application`, `modules`, `window`: the application object, the modules and the main window,
+* `hierarchy`, `files`, `views`: what Slicer has in Qt classes between its logics and the user,
+* `slicer_python`: the Python files that modules import, for which Slicer's own are used instead where the variable
+  SLICER_PYTHON_DIR names a folder that holds them.
 
     python -m harness AnomalyDetection/AnomalyDetection.py
 
@@ -12,11 +17,17 @@ opens modules and runs their own test classes.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from .libraries import explain_missing_library
 
-__all__ = ["open_module", "start"]
+__all__ = ["grab", "open_module", "save_png", "start"]
+
+# Read by Qt and VTK when they are imported: no display is needed, and enums are integers as in PythonQt.
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "0x02")
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 
 def start() -> None:
@@ -40,6 +51,20 @@ def open_module(path: str) -> Any:
     The module's own widget object (what `slicer.util.getModuleWidget` returns).
     """
     start()
-    from . import application
+    import slicer
 
-    return application.load(path).widgetRepresentation().self()
+    return slicer.app.moduleManager().load(path).widgetRepresentation().self()
+
+
+def grab(view: Any) -> Any:
+    """What a view or widget shows now, as RGB array: see `views.pictures.grab`."""
+    from .views import grab
+
+    return grab(view)
+
+
+def save_png(view: Any, path: Any) -> Any:
+    """`grab`, also written to a PNG file."""
+    from .views import save_png
+
+    return save_png(view, path)

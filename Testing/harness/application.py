@@ -1,128 +1,105 @@
-"""The application object, the module manager and the scene, around Slicer's own libraries."""
+"""`slicer.app`, and the names that the application adds to the module `slicer`."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
+import tempfile
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import slicer
-from PySide6 import QtCore, QtUiTools, QtWidgets
+import slicer.util
+from PySide6 import QtCore, QtWidgets
 
-from . import pythonqt, scripted
+from . import hierarchy, pythonqt, scene, widgets
+from .files import CoreIOManager
+from .modules import LoadableModule, ModuleManager, ModulePanel
+from .ui_files import UiLoader
+from .views import LayoutManager
+from .window import MainWindow
 
-MODULE_PROPERTIES = (
-    "title",
-    "categories",
-    "dependencies",
-    "contributors",
-    "helpText",
-    "acknowledgementText",
-    "icon",
-    "hidden",
-)
+#: Slicer's own Python files are used from the folder that SLICER_PYTHON_DIR names, otherwise the stand-ins from here.
+STAND_INS = Path(__file__).parent / "slicer_python"
+PYTHON_FILES = ("i18n", "ScriptedLoadableModule")
 
 
-class qMRMLWidget(QtWidgets.QWidget):
-    """A widget that is told of the scene; what is inside it learns of the scene through the .ui file's connections."""
+class Application(QtWidgets.QApplication):
+    """Slicer's application (qSlicerApplication) around the real scene, always in testing mode."""
 
-    mrmlSceneChanged = QtCore.Signal(object)
+    startupCompleted = QtCore.Signal()
 
-    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._scene: Any = None
+    def __init__(self) -> None:
+        super().__init__(["Slicer"])
+        self._folder = tempfile.TemporaryDirectory(prefix="Slicer-")
+        self.setOrganizationName("Slicer")
+        self.setApplicationName("Slicer")
+        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
+        QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
+        self._settings = QtCore.QSettings()
+        self._manager = ModuleManager()
+
+    def make_scene(self) -> None:
+        """Give the application its scene, logics, views and window."""
+        self._scene, self._logic = scene.make_scene(Path(self._folder.name))
+        self._module_logics = scene.make_module_logics(self._scene, self._logic)
+        hierarchy.keep_up_to_date(self._scene)
+        self._io_manager = CoreIOManager(self._scene, self._logic)
+
+    def make_views(self) -> None:
+        self._layout_manager = LayoutManager(self._scene, self._logic)
+        self._window = MainWindow(self._layout_manager.viewport())
 
     def mrmlScene(self) -> Any:
         return self._scene
 
-    def setMRMLScene(self, scene: Any) -> None:
-        if scene is not self._scene:
-            self._scene = scene
-            self.mrmlSceneChanged.emit(scene)
+    def applicationLogic(self) -> Any:
+        return self._logic
 
+    def layoutManager(self) -> LayoutManager:
+        return self._layout_manager
 
-class ModulePanel(qMRMLWidget):
-    """What holds a scripted module's widget (qSlicerScriptedLoadableModuleWidget)."""
-
-    def __init__(self, module: Module) -> None:
-        super().__init__()
-        self._module = module
-        self._python: Any = None
-        self.setLayout(QtWidgets.QVBoxLayout())
-        self.setMRMLScene(slicer.mrmlScene)
-        self.reload()
-
-    def reload(self) -> None:
-        """Make the module's widget from the code that is loaded now."""
-        name = self._module.name
-        self._python = getattr(sys.modules[name], f"{name}Widget")(self)
-        setattr(slicer.modules, f"{name}Widget", self._python)
-        self._python.setup()
-
-    def self(self) -> Any:
-        return self._python
-
-
-class Module:
-    """What a module's own class is given as `parent` (qSlicerScriptedLoadableModule): it takes known names only."""
-
-    __slots__ = (*MODULE_PROPERTIES, "_panel", "name", "path")
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self.name = path.stem
-        self._panel: ModulePanel | None = None
-
-    def widgetRepresentation(self) -> ModulePanel:
-        """The panel, made when it is first asked for."""
-        if self._panel is None:
-            self._panel = ModulePanel(self)
-        return self._panel
-
-
-class ModuleManager:
-    """Knows the loaded modules; its signals are kept, as no module is ever unloaded here."""
-
-    def __init__(self) -> None:
-        self.connected: list[tuple[str, Callable[..., None]]] = []
-
-    def module(self, name: str) -> Module | None:
-        return getattr(slicer.modules, name.lower(), None)
-
-    def connect(self, signal: str, slot: Callable[..., None]) -> None:
-        self.connected.append((signal, slot))
-
-    def disconnect(self, signal: str, slot: Callable[..., None]) -> None:
-        self.connected.remove((signal, slot))
-
-
-class Application:
-    """The few members of `slicer.app` that opening a module reaches."""
-
-    def __init__(self) -> None:
-        self._manager = ModuleManager()
+    def coreIOManager(self) -> CoreIOManager:
+        return self._io_manager
 
     def moduleManager(self) -> ModuleManager:
         return self._manager
 
+    def mainWindow(self) -> MainWindow:
+        return self._window
+
+    def testingEnabled(self) -> bool:
+        return True
+
     def userSettings(self) -> QtCore.QSettings:
-        return QtCore.QSettings()
+        return self._settings
 
-    def translate(self, context: str, text: str) -> str:
-        return QtCore.QCoreApplication.translate(context, text)
+    settings = revisionUserSettings = userSettings
 
+    def moduleDocumentationUrl(self, module: str) -> str:
+        return f"{self.documentationBaseUrl}user_guide/modules/{module.lower()}.html"
 
-class UiLoader(QtUiTools.QUiLoader):
-    """Reads .ui files; knows Slicer's own widgets."""
+    def pauseRender(self) -> None:
+        """Views render when they are asked to; nothing is to be paused."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.registerCustomWidget(qMRMLWidget)
+    def resumeRender(self) -> None:
+        """The end of `pauseRender`."""
+
+    def startupEnvironment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    @QtCore.Property(str)
+    def documentationBaseUrl(self) -> str:
+        return "https://slicer.readthedocs.io/en/latest/"
+
+    @QtCore.Property(str)
+    def temporaryPath(self) -> str:
+        return self._folder.name
+
+    @QtCore.Property(str)
+    def slicerHome(self) -> str:
+        return str(Path(sys.prefix))
 
 
 def start() -> None:
@@ -133,39 +110,23 @@ def start() -> None:
     vars(qt)["QUiLoader"] = UiLoader
     sys.modules["qt"] = qt
     sys.modules["ctk"] = types.ModuleType("ctk")
-    slicer.mrmlScene = slicer.vtkMRMLScene()
-    slicer.modules = types.ModuleType("slicer.modules")
-    slicer.app = Application()
-    slicer.qMRMLWidget = qMRMLWidget
+    for name, cls in widgets.all_classes().items():
+        setattr(slicer if name.startswith("q") else sys.modules["ctk"], name, cls)
+    slicer.app = slicer.util.app = application = Application()
+    application.make_scene()
+    slicer.mrmlScene = application.mrmlScene()
+    slicer.modules = sys.modules["slicer.modules"] = types.ModuleType("slicer.modules")
+    slicer.moduleNames = types.ModuleType("slicer.moduleNames")
+    for name, logic in application._module_logics.items():
+        setattr(slicer.modules, name.lower(), LoadableModule(name, logic))
+        setattr(slicer.moduleNames, name, name)
+    application.make_views()
     slicer.qSlicerScriptedLoadableModuleWidget = ModulePanel
     provide_python_files()
 
 
 def provide_python_files() -> None:
-    """`slicer.i18n` and `slicer.ScriptedLoadableModule`: Slicer's own where they are to be had, else stand-ins."""
-    folder = os.environ.get("SLICER_PYTHON_DIR")
-    if folder:
-        slicer.__path__.append(folder)
-        for name in ("i18n", "ScriptedLoadableModule"):
-            importlib.import_module(f"slicer.{name}")
-        return
-    for module in scripted.stand_ins():
-        sys.modules[module.__name__] = module
-        setattr(slicer, module.__name__.rpartition(".")[2], module)
-
-
-def load(path: str) -> Module:
-    """Run a module's file and make its module object, as Slicer does when it starts."""
-    file = Path(path).resolve()
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is not a Python file")
-    code = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = code
-    spec.loader.exec_module(code)
-    module = Module(file)
-    setattr(slicer.modules, file.stem.lower(), module)
-    setattr(slicer.modules, f"{file.stem}Instance", getattr(code, file.stem)(module))
-    return module
+    """`slicer.i18n`, `slicer.ScriptedLoadableModule` and so on: Slicer's own where at hand, else the stand-ins."""
+    slicer.__path__.append(os.environ.get("SLICER_PYTHON_DIR") or str(STAND_INS))
+    for name in PYTHON_FILES:
+        setattr(slicer, name, __import__(f"slicer.{name}", fromlist=[name]))
