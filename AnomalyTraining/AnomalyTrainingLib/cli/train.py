@@ -31,6 +31,15 @@ from AnomalyDetectionLib.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `slicer-anomaly train`."""
     parser.add_argument("config", metavar="CONFIG", help="a YAML file or a shipped recipe's name, such as zscore_brain")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="changes",
+        help="change a setting of the configuration, such as training.epochs=3 or options.latent=64; may be repeated",
+    )
+    parser.add_argument("--loss", metavar="NAME", help="short for --set options.loss=NAME, such as ssim")
     parser.add_argument("--cohort", metavar="CSV", type=Path, required=True, help="the cohort manifest")
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
@@ -48,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from AnomalyTrainingLib.training.run import train
     from AnomalyTrainingLib.training.statistics import Roles
 
-    config = read_config(args.config)
+    changes = [*args.changes, *([f"options.loss={args.loss}"] if args.loss else [])]
+    config = read_config(args.config, changes)
     cohort = read_manifest(args.cohort)
     Roles.of(cohort)  # refuses a cohort without training or calibration normals before a folder is made
     choose_device(args.device, 0)

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.imaging import foreground, intensity
 from AnomalyDetectionLib.scoring.contract import InputSpec
-from AnomalyDetectionLib.scoring.registry import detector_class
+from AnomalyDetectionLib.scoring.registry import available, build, detector_class
+
+from .options import options_model
+from .problems import describe_problems, refuse_truth_values
 
 MAX_CONFIG_BYTES = 1_000_000
 
 
+class _Loader(yaml.SafeLoader):
+    """Truth values as in YAML 1.2: true and false only, for `training.augment.on` is the name of a key."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_truth_values(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 class InputSection(_Section):
@@ -32,6 +54,12 @@ class InputSection(_Section):
     grid: Literal["own", "template", "frame"] = "template"
     spacing: tuple[float, float, float] | None = None
     size: tuple[int, ...] | None = None
+
+    @field_validator("intensity", "foreground")
+    @classmethod
+    def _is_a_rule(cls, value: str, info: ValidationInfo) -> str:
+        rules = intensity.RULES if info.field_name == "intensity" else ["auto", *foreground.RULES]
+        return _one_of(value, rules, "rule")
 
     def spec(self) -> InputSpec:
         """The same as an `InputSpec`."""
@@ -51,6 +79,35 @@ class ReducerSection(_Section):
 
     fraction: float = Field(0.001, gt=0, le=1)
     least_voxels: int = Field(10, ge=1)
+
+
+class ThresholdSection(_Section):
+    """`threshold:` of a configuration: how voxels and cases are told abnormal.
+
+    Attributes
+    ----------
+    method
+        "normals": findings leave at most one false one on nearly every calibration normal, and a case is called
+        abnormal beyond 95 % of them.  "roc": both are chosen on the cases of the split validate, by Youden's index (the
+        findings' only where masks are given); that split then needs normal and abnormal cases.
+    """
+
+    method: Literal["normals", "roc"] = "normals"
+
+
+class CalibrationSection(_Section):
+    """`calibration:` of a configuration: which normals are scored to calibrate on.
+
+    Attributes
+    ----------
+    method
+        "split": those of the split calibrate.  "cross": all normals of train and calibrate, each scored by a detector
+        that was fitted to the others (`folds` of them, by patient), while the final one is fitted to all.  "auto":
+        cross below 60 normals, split from there on.
+    """
+
+    method: Literal["auto", "split", "cross"] = "auto"
+    folds: int = Field(5, ge=2, le=20)
 
 
 class AugmentSection(_Section):
@@ -129,7 +186,22 @@ class TrainConfig(_Section):
     input: InputSection = InputSection()
     findings: FindingsSection = FindingsSection()
     volume_score: ReducerSection = ReducerSection()
+    threshold: ThresholdSection = ThresholdSection()
+    calibration: CalibrationSection = CalibrationSection()
     training: TrainingSection = TrainingSection()
+
+    @field_validator("detector")
+    @classmethod
+    def _is_registered(cls, value: str) -> str:
+        return _one_of(value, available(), "detector")
+
+
+def _one_of(value: str, known: Sequence[str] | Mapping[str, Any], what: str) -> str:
+    if value not in known:
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"there is no {what} {value!r} ({hint})")
+    return value
 
 
 def recipes() -> list[str]:
@@ -138,28 +210,78 @@ def recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def read_config(source: str | Path) -> TrainConfig:
+def read_config(source: str | Path, changes: Sequence[str] = ()) -> TrainConfig:
     """A configuration from a YAML file or the name of a shipped recipe.
+
+    Parameters
+    ----------
+    changes
+        ``key=value`` each, the key dotted (``training.epochs=3``), the value as YAML; they take the place of what the
+        file says.
 
     Raises
     ------
     InputError
-        Naming the file, the key and, for an unknown key, the nearest right one.
+        Naming the file and every key that is wrong, with the nearest right one.
     """
     text = _read_text(str(source))
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{source}: not a YAML file ({_one_line(error)}).") from error
     if not isinstance(data, dict):
         raise InputError(f"{source}: a configuration is a list of `key: value` lines; see the shipped recipes.")
+    for change in changes:
+        _change(data, change)
+    name = f"{source} with {', '.join(changes)}" if changes else str(source)
+    config = _validated(data, name)
+    if detector_class(config.detector).passes > 0 and "training" in config.model_fields_set:
+        raise InputError(f"{name}: {config.detector} is fitted by statistics; take the section 'training' out.")
+    try:
+        build(config.detector, config.input.spec(), config.options)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    return config
+
+
+def _validated(data: dict[str, Any], name: str) -> TrainConfig:
+    """The configuration, its options checked against the detector's; all problems at once."""
+    problems: list[str] = []
+    config = None
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error)}") from error
-    if detector_class(config.detector).passes > 0 and "training" in config.model_fields_set:
-        raise InputError(f"{source}: {config.detector} is fitted by statistics; take the section 'training' out.")
+        problems += describe_problems(error, TrainConfig)
+    detector, options = data.get("detector"), data.get("options", {})
+    if isinstance(detector, str) and detector in available() and isinstance(options, dict):
+        model = options_model(detector_class(detector))
+        try:
+            checked = model.model_validate(options).model_dump(exclude_unset=True)
+        except ValidationError as error:
+            problems += describe_problems(error, model, "options.")
+        else:
+            config = config and config.model_copy(update={"options": checked})
+    if config is None or problems:
+        raise InputError(f"{name}: {'; '.join(problems)}.")
     return config
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    """Put the value of ``key=value`` into the configuration's data."""
+    key, separator, text = change.partition("=")
+    steps = key.strip().split(".")
+    if not separator or not all(steps):
+        raise InputError(f"--set {change}: write a key and a value, such as training.epochs=3.")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {change}: the value is not YAML ({_one_line(error)}).") from error
+    for step in steps[:-1]:
+        inner = data.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {change}: {step!r} is a value, not a section.")
+        data = inner
+    data[steps[-1]] = value
 
 
 def _read_text(source: str) -> str:
@@ -176,32 +298,6 @@ def _read_text(source: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the configuration cannot be read ({_one_line(error)}).") from error
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence for all that is wrong with a configuration."""
-    parts = []
-    for problem in error.errors():
-        place = [str(step) for step in problem["loc"]]
-        key = ".".join(place)
-        if problem["type"] == "extra_forbidden":
-            known = _keys_at(place[:-1])
-            near = difflib.get_close_matches(place[-1], known, 1)
-            parts.append(
-                f"unknown key {key!r}" + (f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(known)})")
-            )
-        elif problem["type"] == "missing":
-            parts.append(f"the key {key!r} is missing")
-        else:
-            parts.append(f"{key!r}: {re.sub(r'^Input', 'the value', problem['msg'])}, not {problem['input']!r}")
-    return "; ".join(parts) + "."
-
-
-def _keys_at(place: list[str]) -> list[str]:
-    model: Any = TrainConfig
-    for step in place:
-        model = model.model_fields[step].annotation
-    return sorted(model.model_fields)
 
 
 def _one_line(error: Exception) -> str:
