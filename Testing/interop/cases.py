@@ -8,6 +8,7 @@ import numpy as np
 
 from AnomalyDetectionLib.imaging.foreground import foreground
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.scoring.decision import Decision
 from AnomalyDetectionLib.scoring.findings import LeastSize, midline_of
 from AnomalyDetectionLib.scoring.relabel import find_regions
 from AnomalyDetectionLib.scoring.result import ModelIdentity, Quality, ScoreResult
@@ -54,6 +55,7 @@ def scored(volume: Volume, lesions: list[tuple[np.ndarray, float, float]], case:
         timings={"score": 0.25},
         notes=("A note.",),
         case=case,
+        decision=Decision.by_normals(np.linspace(1.0, 2.0, 40)),
     )
     return Scored(volume, result)
 

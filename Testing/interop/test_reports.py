@@ -84,6 +84,8 @@ def test_the_report_says_all_of_the_result(brain, left_lesion):
     data = report(brain, left_lesion.result)
     result = left_lesion.result
     assert data["p_value"] == result.p_value and data["calibration_n"] == 40 and data["threshold"] == THRESHOLD
+    assert data["decision"]["abnormal"] is True and data["decision"]["method"] == "normals"
+    assert data["decision"]["score"] <= data["volume_score"] and data["decision"]["sensitivity"] is None
     assert data["false_findings_per_normal"] is None and data["timings_s"] == {"score": 0.25}
     assert data["model"] == {
         "id": "brain-t1",

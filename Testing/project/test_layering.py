@@ -19,7 +19,7 @@ SCORING_FLOOR = {"numpy", "SimpleITK", "pydicom", "PIL", "torch"}
 SCORING_ON_DEMAND = {"nibabel"}
 SLICER_FLOOR = {"numpy", "slicer", "qt", "ctk", "vtk", "SimpleITK", "pydicom"}
 TRAINING_FLOOR = SCORING_FLOOR | {"nibabel", "scipy", "skimage", "sklearn", "matplotlib", "monai", "lightning"}
-TRAINING_FLOOR |= {"pydantic", "yaml"}
+TRAINING_FLOOR |= {"pydantic", "yaml", "jsonschema", "seaborn", "jinja2"}
 
 
 class Layer(NamedTuple):

@@ -60,7 +60,7 @@ def test_the_tumour_is_found_and_the_model_beats_every_baseline(made):
 
 def test_the_figures_agree_with_the_schema(made):
     _, outcome, _ = made
-    schema = json.loads((files("AnomalyTrainingLib") / "schemas" / "metrics.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((files("AnomalyTrainingLib") / "schemas" / "metrics-1.schema.json").read_text(encoding="utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
     contrasts = {outcome.contrast: {"methods": outcome.metrics, "cases": outcome.scores}}

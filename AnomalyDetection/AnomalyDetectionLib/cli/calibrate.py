@@ -65,6 +65,11 @@ def run(args: argparse.Namespace) -> int:
         written = write_bundle(with_calibration(model, calibration, provenance(rows)), args.out)
         if warning := calibration.warning():
             progress.warn(warning)
+        if model.calibration.decision.method == "roc":
+            progress.warn(
+                "The model's decision was chosen on validation cases under its former calibration; now a case is "
+                "called abnormal beyond these normals."
+            )
         progress.say(
             f"{written.identity.id} {written.identity.version}: calibrated on {calibration.n} normals; "
             f"findings are above rarity {calibration.threshold.default:g}; the bundle is in {args.out}"

@@ -9,8 +9,8 @@ progress    `stage` (str), `case` (str or null), `fraction` (0...1 of the whole 
             stage with `train`), `eta_s` (seconds left of the same, number or null while unknown)
 training    of `train` by gradient: `epoch`, `step`, `steps`, `train_loss`, `validation_loss` (null within an
             epoch), `eta_s` (number or null), `memory_bytes` (the most so far)
-case        `case`, `status` ("done", "skipped", "failed"); where done: `folder`, `volume_score`, `p_value`,
-            `findings`; where failed: `message`, one sentence
+case        `case`, `status` ("done", "skipped", "failed"); where done: `folder`, `volume_score`, `abnormal`
+            (bool), `p_value`, `findings`; where failed: `message`, one sentence
 warning     `message`, one sentence; `case` (str or null)
 error       `message`, one sentence; `exit_code` (int).  The last line of a command that fails
 result      what the verb made; its keys are in the verb's help.  The last line of a command that ends its work

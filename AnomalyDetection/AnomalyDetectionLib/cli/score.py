@@ -37,7 +37,18 @@ if TYPE_CHECKING:  # importing these takes a second (torch): only once there is 
 BYTES_PER_VOXEL = 5
 """Room to ask for: an incompressible float32 map, and labels, which compress to well below a byte a voxel."""
 
-COLUMNS = ("case", "status", "volume_score", "p_value", "calibration_n", "findings", "threshold", "quality", "message")
+COLUMNS = (
+    "case",
+    "status",
+    "volume_score",
+    "abnormal",
+    "p_value",
+    "calibration_n",
+    "findings",
+    "threshold",
+    "quality",
+    "message",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -231,7 +242,8 @@ class Job:
         count = len(result.findings)
         progress.say(
             f"{name}: {count} finding{'' if count == 1 else 's'} above rarity {result.threshold:g}; "
-            f"volume score {result.volume_score:.2f}, p = {result.p_value:.3f} (n = {result.calibration_n}); "
+            f"volume score {result.volume_score:.2f}: {'abnormal' if result.abnormal else 'normal'}, "
+            f"p = {result.p_value:.3f} (n = {result.calibration_n}); "
             f"image quality {result.quality.verdict}"
         )
         progress.event(
@@ -240,6 +252,7 @@ class Job:
             status="done",
             folder=str(self.folder.path / name),
             volume_score=result.volume_score,
+            abnormal=result.abnormal,
             p_value=result.p_value,
             findings=count,
         )
@@ -325,6 +338,7 @@ def _summary_row(path: Path) -> dict[str, Any] | None:
         "case": path.name,
         "status": "done",
         "volume_score": report["volume_score"],
+        "abnormal": int(report["decision"]["abnormal"]) if report.get("decision") else "",
         "p_value": report["p_value"],
         "calibration_n": report["calibration_n"],
         "findings": len(report["findings"]),

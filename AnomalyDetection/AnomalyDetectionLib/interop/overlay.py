@@ -23,6 +23,7 @@ PANEL: RGB = (0, 0, 0)
 TEXT: RGB = (236, 238, 242)
 QUIET: RGB = (150, 156, 168)
 VERDICTS: dict[str, RGB] = {"good": (120, 205, 140), "check": (245, 195, 80), "poor": (250, 110, 95)}
+CALLED = {True: ": abnormal", False: ": normal", None: ""}
 DISCLAIMER = "Research use only"
 
 
@@ -153,7 +154,7 @@ def _caption(draw: ImageDraw.ImageDraw, result: ScoreResult) -> None:
     font = _font(17)
     count = len(result.findings)
     found = f"{count or 'no'} finding{'' if count == 1 else 's'} above rarity {result.threshold:.2f}"
-    said = f"{found}  ·  volume score {result.volume_score:.2f}  ·  "
+    said = f"{found}  ·  volume score {result.volume_score:.2f}{CALLED[result.abnormal]}  ·  "
     said += f"p = {result.p_value:.3f} (n = {result.calibration_n})  ·  image quality "
     draw.text((MARGIN, y + 46), said, fill=OUTLINE if count else TEXT, font=font)
     x = MARGIN + draw.textlength(said, font=font)

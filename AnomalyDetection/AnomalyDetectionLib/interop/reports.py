@@ -108,6 +108,7 @@ def report(volume: Volume, result: ScoreResult) -> dict[str, Any]:
         "volume_score": result.volume_score,
         "p_value": result.p_value,
         "calibration_n": result.calibration_n,
+        "decision": None if result.decision is None else {"abnormal": result.abnormal, **result.decision.to_json()},
         "threshold": result.threshold,
         "false_findings_per_normal": result.false_findings_per_normal,
         "foreground_voxels": int(result.foreground.sum()),

@@ -115,6 +115,7 @@ def model_card(model: Model) -> str:
         f"- calibration normals: {calibration.n}; the least p-value a case can have is {calibration.least_p_value:.3f}",
         f"- default threshold: rarity {threshold.default:g}, which leaves "
         f"{'an unknown number of' if cost is None else f'{cost:.2f}'} false findings per calibration normal",
+        f"- decision: {calibration.decision.describe()}",
         f"- smallest finding: {threshold.least_size.ml:g} mL, {threshold.least_size.mm2:g} mm² in single images",
     ]
     if warning := calibration.warning():

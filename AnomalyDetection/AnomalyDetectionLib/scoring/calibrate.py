@@ -14,6 +14,7 @@ from AnomalyDetectionLib.imaging.volume import Volume
 
 from .calibration import Calibrator, Reducer, Sketch
 from .contract import Detector
+from .decision import Decision
 from .findings import LeastSize
 from .model import Calibration
 from .scorer import RawScore, score_raw
@@ -87,7 +88,7 @@ class Gathering:
         self._kept.append((path, volume.shape, self._least_size.voxels(volume)))
 
     def calibration(self) -> Calibration:
-        """Curve, volume scores and threshold of the normals taken in.
+        """Curve, volume scores, threshold and decision of the normals taken in.
 
         Raises
         ------
@@ -107,4 +108,5 @@ class Gathering:
             rarity[scored] = rarity_values
             counts.append(count_findings(rarity, least_voxels))
         threshold = Threshold.fit(counts, self._least_size)
-        return Calibration(calibrator, self._reducer, threshold, np.sort(np.array(scores)))
+        normal_scores = np.sort(np.array(scores))
+        return Calibration(calibrator, self._reducer, threshold, normal_scores, Decision.by_normals(normal_scores))

@@ -14,6 +14,7 @@ from AnomalyDetectionLib.imaging.template import Template
 
 from .calibration import Calibrator, Reducer, conformal_p_value
 from .contract import Detector
+from .decision import Decision
 from .result import ModelIdentity
 from .thresholds import Threshold
 
@@ -26,12 +27,15 @@ class Calibration:
     ----------
     normal_scores
         float64 (n,): volume score of every calibration normal.
+    decision
+        From which volume score on a case is called abnormal.
     """
 
     calibrator: Calibrator
     reducer: Reducer
     threshold: Threshold
     normal_scores: NDArray[np.float64]
+    decision: Decision
 
     @property
     def n(self) -> int:
@@ -63,11 +67,15 @@ class Calibration:
             "reducer": self.reducer.to_json(),
             "threshold": self.threshold.to_json(),
             "normal_scores": self.normal_scores.tolist(),
+            "decision": self.decision.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_json`; raises ValueError or KeyError for what cannot be a calibration."""
+        """The inverse of `to_json`; raises ValueError or KeyError for what cannot be a calibration.
+
+        Bundles made before there were decisions get the one by their calibration normals.
+        """
         scores = np.asarray(data["normal_scores"], dtype=np.float64)
         if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
             raise ValueError("the calibration normals' scores are not a list of numbers")
@@ -76,6 +84,7 @@ class Calibration:
             Reducer.from_json(data["reducer"]),
             Threshold.from_json(data["threshold"]),
             scores,
+            Decision.from_json(data["decision"]) if "decision" in data else Decision.by_normals(scores),
         )
 
 

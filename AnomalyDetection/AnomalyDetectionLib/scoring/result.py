@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from AnomalyDetectionLib.imaging.volume import Volume
 
 if TYPE_CHECKING:
+    from .decision import Decision
     from .findings import Midline
     from .thresholds import Threshold
 
@@ -93,6 +94,8 @@ class ScoreResult:
         What that threshold costs on the calibration normals, or None where that is unknown.
     timings
         Seconds per stage.
+    decision
+        From which volume score on the model calls a case abnormal; None for a result that no model made.
     thresholds
         What any other threshold costs on the calibration normals, and the least size of a finding.
     midline
@@ -116,3 +119,9 @@ class ScoreResult:
     timings: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     case: str = "case"
+    decision: Decision | None = None
+
+    @property
+    def abnormal(self) -> bool | None:
+        """Whether the model calls the case abnormal; None where nothing was decided."""
+        return None if self.decision is None else self.decision.calls(self.volume_score)

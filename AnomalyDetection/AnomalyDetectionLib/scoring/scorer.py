@@ -309,6 +309,7 @@ class Scorer:
             timings=raw.timings | watch.timings,
             notes=tuple(raw.notes) + ((warning,) if warning else ()),
             case=case or volume.name,
+            decision=model.calibration.decision,
         )
 
 

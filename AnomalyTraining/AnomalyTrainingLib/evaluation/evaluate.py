@@ -27,7 +27,7 @@ from .metrics import (
 )
 
 SCHEMA = "slicer-anomaly/metrics/1"
-"""Of metrics.json; see `schemas/metrics.schema.json`."""
+"""Of metrics.json; see `schemas/metrics-1.schema.json`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,170 @@
+"""Whether p-values mean what they say: on normals, a share of alpha should have p <= alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import betabinom
+
+from .intervals import LEVEL, Figure, share
+
+NOMINAL = (0.05, 0.10, 0.20)
+"""Rates that are checked."""
+
+LEAST_NORMALS = 20
+"""Below this number of normals the check is too blunt to pass anything."""
+
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The check at one nominal rate.
+
+    Attributes
+    ----------
+    nominal
+        The rate alpha.
+    count, realised
+        Normals with p <= alpha, and their share with its exact binomial interval.
+    expected
+        What exact conformal p-values with this many calibration normals realise on average; below `nominal` where p
+        cannot take the values in between.
+    verdict
+        "agrees", "too small" (too many normals below alpha) or "too large".
+    """
+
+    nominal: float
+    count: int
+    realised: Figure
+    expected: float
+    verdict: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "nominal": self.nominal,
+            "count": self.count,
+            "realised": self.realised.to_json(),
+            "expected": round(self.expected, 6),
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class CalibrationCheck:
+    """The check of all nominal rates.
+
+    Attributes
+    ----------
+    normals
+        Held-out normals that were judged.
+    calibration_n, least_p
+        Calibration normals behind the p-values, and 1 / (n + 1), the least p there is.
+    verdict
+        "agrees", "too small", "too large" or "cannot tell".
+    sentence
+        The verdict in words, with figures.
+    """
+
+    normals: int
+    calibration_n: int
+    least_p: float
+    rates: tuple[Rate, ...]
+    verdict: str
+    sentence: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the p-values agree with what they say."""
+        return self.verdict == "agrees"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "normals": self.normals,
+            "calibration_n": self.calibration_n,
+            "least_p": round(self.least_p, 6),
+            "verdict": self.verdict,
+            "sentence": self.sentence,
+            "rates": [rate.to_json() for rate in self.rates],
+        }
+
+
+def check_calibration(p_values: Sequence[float], calibration_n: int, *, level: float = LEVEL) -> CalibrationCheck:
+    """Check the conformal p-values of held-out normals.
+
+    With n calibration normals, of m further ones from the same population the number with p <= alpha is beta-binomial
+    with floor(alpha (n + 1)) and the rest as parameters: the binomial spread of the m and that of the calibration
+    sample (Vovk, ACML 2012).  A rate disagrees where the count lies in either tail of (1 - level) / 2 of that.
+
+    Parameters
+    ----------
+    p_values
+        Of the normals, one a case; they are taken as independent.
+    calibration_n
+        Number of calibration normals behind each p-value.
+
+    Raises
+    ------
+    ValueError
+        If there is no calibration normal.
+    """
+    if calibration_n < 1:
+        raise ValueError("conformal p-values need calibration normals")
+    values = np.asarray(p_values, dtype=np.float64)
+    rates = tuple(_rate(values, nominal, calibration_n, level) for nominal in NOMINAL)
+    verdict = _overall(rates, values.size)
+    sentence = _sentence(rates, verdict, values.size, calibration_n)
+    return CalibrationCheck(values.size, calibration_n, 1 / (calibration_n + 1), rates, verdict, sentence)
+
+
+def _rate(values: np.ndarray, nominal: float, calibration_n: int, level: float) -> Rate:
+    count = int(np.count_nonzero(values <= nominal + _SLACK))
+    below = int(np.floor(nominal * (calibration_n + 1) + _SLACK))
+    expected = below / (calibration_n + 1)
+    verdict = "agrees"
+    if values.size and below:
+        spread = betabinom(values.size, below, calibration_n + 1 - below)
+        tail = (1 - level) / 2
+        if spread.sf(count - 1) < tail:
+            verdict = "too small"
+        elif spread.cdf(count) < tail:
+            verdict = "too large"
+    elif count:
+        verdict = "too small"  # not even reachable
+    return Rate(nominal, count, share(count, values.size, level), expected, verdict)
+
+
+def _overall(rates: Sequence[Rate], normals: int) -> str:
+    found = {rate.verdict for rate in rates}
+    if "too small" in found:  # also with few normals: what fails even then is wrong
+        return "too small"
+    if normals < LEAST_NORMALS:
+        return "cannot tell"
+    return "too large" if "too large" in found else "agrees"
+
+
+def _sentence(rates: Sequence[Rate], verdict: str, normals: int, calibration_n: int) -> str:
+    if normals == 0:
+        return "There is no held-out normal, so the p-values could not be checked."
+    worst = next((rate for rate in rates if rate.verdict == verdict), rates[1])
+    figure = worst.realised
+    said = (
+        f"{worst.count} of {normals} held-out normals have p ≤ {worst.nominal:g} "
+        f"({figure.value:.1%}, 95 % interval {figure.low:.1%} to {figure.high:.1%}; {worst.expected:.1%} expected)"
+    )
+    least = f" With {calibration_n} calibration normals no p-value is below {1 / (calibration_n + 1):.3g}."
+    if verdict == "too small":
+        return (
+            f"The p-values are too small: {said}. The model must be calibrated again on normals like these before its "
+            f"p-values are used.{least}"
+        )
+    if verdict == "too large":
+        return f"The p-values are too large, on the safe side: {said}.{least}"
+    if verdict == "cannot tell":
+        return f"There are too few held-out normals to confirm the p-values: {said}.{least}"
+    return f"The p-values agree with what they say: {said}.{least}"
