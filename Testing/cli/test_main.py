@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from AnomalyDetectionLib.cli import main as main_module
-from AnomalyDetectionLib.cli.failures import sentence_of
 from AnomalyDetectionLib.cli.main import find_verbs, main
-from AnomalyDetectionLib.errors import Cancelled, InputError
+from AnomalyDetectionLib.errors import Cancelled, InputError, sentence_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "numpy", "SimpleITK", "pydicom", "nibabel", "PIL")

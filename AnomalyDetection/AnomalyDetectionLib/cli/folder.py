@@ -19,9 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from AnomalyDetectionLib.errors import InputError, OutputError
-
-from .failures import NO_PERMISSION, NO_SPACE
+from AnomalyDetectionLib.errors import NO_PERMISSION, NO_SPACE, InputError, OutputError
 
 LOCK_NAME = ".lock"
 RUN_NAME = "run.json"

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from AnomalyDetectionLib import __version__
-from AnomalyDetectionLib.errors import InputError
-
-from .failures import one_line
+from AnomalyDetectionLib.errors import InputError, one_line
 
 REQUIREMENTS = (
     "nibabel>=5.2",

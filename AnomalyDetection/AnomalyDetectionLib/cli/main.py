@@ -22,9 +22,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from AnomalyDetectionLib import __version__
-from AnomalyDetectionLib.errors import Cancelled
+from AnomalyDetectionLib.errors import Cancelled, one_line, sentence_of
 
-from .failures import fault_sentence, one_line, sentence_of
+from .failures import fault_sentence
 from .progress import write_event
 
 PROGRAM = "slicer-anomaly"

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from AnomalyDetectionLib import __version__
-from AnomalyDetectionLib.errors import Cancelled, InputError, OutputError
+from AnomalyDetectionLib.errors import Cancelled, InputError, OutputError, one_line, sentence_of, stops_writing
 
-from .failures import fault_sentence, one_line, sentence_of, stops_writing
+from .failures import fault_sentence
 from .folder import LEAST_FREE_BYTES, RUN_NAME, RUN_SCHEMA, SUMMARY_NAME, OutputFolder
 from .inputs import Request, missing_sentence, name_cases, read_request, requests_of
 from .progress import Progress, add_progress_option

@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from AnomalyDetectionLib.errors import InputError, OutputError
-
-from .failures import one_line
+from AnomalyDetectionLib.errors import InputError, OutputError, one_line
 
 SLICER_PYTHON = "3.12"
 """Python of Slicer 5.12 and 5.13."""

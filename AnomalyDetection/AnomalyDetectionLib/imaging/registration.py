@@ -157,7 +157,8 @@ class _Watch:
 
         def report() -> None:
             level = min(method.GetCurrentLevel(), len(shares) - 2)
-            part = min(1.0, (method.GetOptimizerIteration() + 1) / MOST_ITERATIONS)
+            # A level mostly ends after 20 to 50 iterations: a share of the most there may be would say too little.
+            part = 1 - 0.95 ** (method.GetOptimizerIteration() + 1)
             try:
                 self._progress(shares[level] + (shares[level + 1] - shares[level]) * part)
             except BaseException as error:

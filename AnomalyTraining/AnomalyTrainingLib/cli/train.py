@@ -22,10 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from AnomalyDetectionLib.cli.failures import is_out_of_memory
 from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
-from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.errors import InputError, is_out_of_memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,179 @@
+"""Real bundles, a real worker, and plug-ins and programs that misbehave."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simulated
+import torch
+
+from AnomalyDetectionLib.imaging.geometry import Grid, resample
+from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.models.bundle import write_bundle
+from AnomalyDetectionLib.scoring.calibrate import calibrate
+from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.prepare import prepare
+from AnomalyDetectionLib.scoring.registry import build
+from AnomalyDetectionLib.scoring.result import ModelIdentity
+from AnomalyDetectionLib.worker.process import Worker
+
+TROUBLE = '''
+import ctypes, os, time
+import torch
+from AnomalyDetectionLib.detectors.zscore import ZScore
+
+class Trouble(ZScore):
+    """zscore that does as the file $TROUBLE says before it scores."""
+
+    def score(self, batch):
+        with open(os.environ["TROUBLE"], encoding="utf-8") as stream:
+            what = stream.read()
+        if what == "print":
+            print("garbage from Python")
+            os.write(1, b"garbage from os.write\\n")
+            libc = ctypes.CDLL(None)
+            libc.puts(b"garbage from C")
+            libc.fflush(None)
+        elif what == "kill":
+            os.kill(os.getpid(), 9)
+        elif what == "crash":
+            os.abort()
+        elif what == "exit":
+            os._exit(3)
+        elif what == "leave":
+            os._exit(0)
+        elif what == "raise":
+            raise KeyError("a key")
+        elif what == "allocate":
+            torch.empty(10**15)
+        elif what == "hang":
+            time.sleep(60)
+        return super().score(batch)
+'''
+
+
+@pytest.fixture(scope="session")
+def zscore_bundle(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated heads' zscore as a bundle, under a name that is not ASCII."""
+    folder = tmp_path_factory.mktemp("bundles") / "Köpfe 头"
+    write_bundle(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def autoencoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny autoencoder of canonical slices; it has learnt next to nothing."""
+    spec = InputSpec("slices", ("MR",), "mr-robust", size=(32, 32), spacing=(6.0, 6.0, 6.0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        detector = build("autoencoder", spec, {"widths": [4, 8, 8, 16], "latent": 16})
+        slices = prepare(simulated.head(1), spec).batch
+        optimiser = torch.optim.Adam(detector.parameters(), 3e-3)
+        for _ in range(20):
+            optimiser.zero_grad()
+            detector.loss(slices).backward()
+            optimiser.step()
+    detector.eval().requires_grad_(False)
+    calibration = calibrate(detector, None, (simulated.head(subject) for subject in range(20, 23)), device="cpu")
+    folder = tmp_path_factory.mktemp("bundles") / "autoencoder"
+    write_bundle(Model(ModelIdentity("tiny", "1.0.0", "", "autoencoder"), detector, calibration), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lesioned() -> Volume:
+    return simulated.head(50, lesion_ras=(-30.0, 10.0, 10.0))
+
+
+@pytest.fixture(scope="session")
+def oblique() -> Volume:
+    """A head with a lesion on a turned grid of 3 x 4 x 6 mm voxels, with all that a Volume can carry."""
+    source = simulated.head(51, lesion_ras=(30.0, 10.0, 10.0))
+    a, b = np.radians(14), np.radians(-9)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    shape, affine = (30, 54, 62), np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ np.diag([-3.0, 4.0, 6.0])  # left-handed besides
+    middle = source.grid.to_ras((np.array(source.shape[::-1]) - 1) / 2)
+    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
+    array = resample(source.array, source.grid, Grid(shape, affine))
+    return Volume(array, affine, modality="MR", units="a.u.", name="schräg", source=["ä.nii"], notes=["A note."])
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """One worker for all tests of a file: what one does to it must not hurt the next."""
+    with Worker() as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def plugins(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH with an installed plug-in `trouble`, and beside it a bundle of that detector."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "trouble_plugin.py").write_text(TROUBLE, encoding="utf-8")
+    facts = folder / "trouble-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: trouble\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[slicer_anomaly.detectors]\ntrouble = trouble_plugin:Trouble\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        detector = build("trouble", model.detector.spec, model.detector.config())
+        detector.load_state_dict(model.detector.state_dict())
+        identity = ModelIdentity("trouble", "1.0.0", "", "trouble")
+        write_bundle(Model(identity, detector, model.calibration, model.template), folder / "bundle")
+    return folder
+
+
+@pytest.fixture
+def trouble(plugins: Path, tmp_path: Path) -> Callable[[str], None]:
+    """Says what the plug-in is to do."""
+    return lambda what: (tmp_path / "trouble").write_text(what, encoding="utf-8") and None
+
+
+@pytest.fixture
+def troubled(plugins: Path, tmp_path: Path) -> Iterator[Worker]:
+    """A worker that finds the plug-in."""
+    path = os.pathsep.join([str(plugins), os.environ.get("PYTHONPATH", "")])
+    from AnomalyDetectionLib.worker.session import LIBRARY
+
+    environment = {"TROUBLE": str(tmp_path / "trouble"), "PYTHONPATH": os.pathsep.join([str(LIBRARY), path])}
+    with Worker(environment=environment) as own:
+        yield own
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> bool:
+    """Poll; False if it does not come true in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return bool(condition())
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Two results are the same to the last bit, but for the time they took."""
+    assert first.rarity.array.std() > 0.05, "a constant map proves nothing"
+    for one, other in ((first.rarity.array, second.rarity.array), (first.labels, second.labels)):
+        assert one.dtype == other.dtype and np.array_equal(one, other)
+    assert second.foreground.dtype == bool and np.array_equal(first.foreground, second.foreground)
+    assert np.array_equal(first.rarity.ijk_to_ras, second.rarity.ijk_to_ras)
+    for name in ("modality", "units", "name", "source", "notes", "spacing_known", "orientation_known"):
+        assert getattr(first.rarity, name) == getattr(second.rarity, name)
+    plain = ("volume_score", "p_value", "calibration_n", "threshold", "false_findings_per_normal", "findings")
+    for name in (*plain, "quality", "model", "device", "notes", "case", "decision"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert first.thresholds.to_json() == second.thresholds.to_json()
+    assert first.timings.keys() == second.timings.keys()
+    assert (first.midline is None) == (second.midline is None)
+    if first.midline is not None:
+        assert np.array_equal(first.midline.point, second.midline.point)
+        assert np.array_equal(first.midline.right, second.midline.right)
