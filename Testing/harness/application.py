@@ -22,7 +22,7 @@ from .window import MainWindow
 
 #: Slicer's own Python files are used from the folder that SLICER_PYTHON_DIR names, otherwise the stand-ins from here.
 STAND_INS = Path(__file__).parent / "slicer_python"
-PYTHON_FILES = ("i18n", "ScriptedLoadableModule")
+PYTHON_FILES = ("i18n", "ScriptedLoadableModule", "parameterNodeWrapper", "packaging")
 
 
 class Application(QtWidgets.QApplication):

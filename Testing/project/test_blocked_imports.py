@@ -19,7 +19,6 @@ BLOCKED = [
     "monai",
     "nibabel",
     "nilearn",
-    "packaging",
     "pandas",
     "pydantic",
     "pynetdicom",
