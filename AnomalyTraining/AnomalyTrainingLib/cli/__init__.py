@@ -9,4 +9,5 @@ VERBS: dict[str, tuple[str, str]] = {
     "cohort": ("AnomalyTrainingLib.cli.cohort", "describe a data set as a cohort manifest, or make one of phantoms"),
     "train": ("AnomalyTrainingLib.cli.train", "fit a detector to the normals of a cohort"),
     "export": ("AnomalyTrainingLib.cli.export", "make the bundle of a training run, which every door can score with"),
+    "compare": ("AnomalyTrainingLib.cli.compare", "compare models that were evaluated on the same cohort"),
 }

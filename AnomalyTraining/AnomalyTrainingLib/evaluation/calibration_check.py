@@ -148,6 +148,11 @@ def _overall(rates: Sequence[Rate], normals: int) -> str:
     return "too large" if "too large" in found else "agrees"
 
 
+def percent(value: float | None) -> str:
+    """ "3.3 %"."""
+    return "–" if value is None else f"{100 * value:.3g} %"
+
+
 def _sentence(rates: Sequence[Rate], verdict: str, normals: int, calibration_n: int) -> str:
     if normals == 0:
         return "There is no held-out normal, so the p-values could not be checked."
@@ -155,7 +160,8 @@ def _sentence(rates: Sequence[Rate], verdict: str, normals: int, calibration_n: 
     figure = worst.realised
     said = (
         f"{worst.count} of {normals} held-out normals have p ≤ {worst.nominal:g} "
-        f"({figure.value:.1%}, 95 % interval {figure.low:.1%} to {figure.high:.1%}; {worst.expected:.1%} expected)"
+        f"({percent(figure.value)}, 95 % interval {percent(figure.low)} to {percent(figure.high)}; "
+        f"{percent(worst.expected)} expected)"
     )
     least = f" With {calibration_n} calibration normals no p-value is below {1 / (calibration_n + 1):.3g}."
     if verdict == "too small":
