@@ -54,7 +54,7 @@ class Template:
 
     @classmethod
     def from_file(cls, path: Path) -> Template:
-        """Read what `to_bytes` wrote.
+        """Read what `to_bytes` wrote, from a file.
 
         Raises
         ------
@@ -62,13 +62,18 @@ class Template:
             If the file is not such a template.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
-                image = data["image"].astype(np.float32)
-                packed, affine = data["foreground"], data["ijk_to_ras"]
-            foreground = np.unpackbits(packed, count=image.size).reshape(image.shape).astype(bool)
-            return cls(image, foreground, Grid(image.shape, affine, path.name))
+            return cls.from_bytes(path.read_bytes(), path.name)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: not a template file ({error}); install the model again.") from error
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str) -> Template:
+        """The inverse of `to_bytes`; raises OSError, ValueError or KeyError for anything else."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as data:
+            image = data["image"].astype(np.float32)
+            packed, affine = data["foreground"], data["ijk_to_ras"]
+        foreground = np.unpackbits(packed, count=image.size).reshape(image.shape).astype(bool)
+        return cls(image, foreground, Grid(image.shape, affine, name))
 
 
 Normal = tuple[NDArray[np.float32], NDArray[np.bool_], Grid]

@@ -28,9 +28,19 @@ from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 
 from .card import LICENCE_NOTICE, inference_config, metadata, model_card
-from .manifest import FORMAT, MANIFEST, TEMPLATE, WEIGHTS, manifest_hash, read_manifest, verify_bundle
+from .manifest import (
+    ATTACHED,
+    FORMAT,
+    MANIFEST,
+    TEMPLATE,
+    WEIGHTS,
+    manifest_hash,
+    read_attachments,
+    read_manifest,
+    verify_bundle,
+)
 
-__all__ = ["load_bundle", "read_manifest", "verify_bundle", "with_calibration", "write_bundle"]
+__all__ = ["load_bundle", "read_attachments", "read_manifest", "verify_bundle", "with_calibration", "write_bundle"]
 
 
 def write_bundle(model: Model, out: Path | str) -> Model:
@@ -71,6 +81,9 @@ def _write_files(model: Model, folder: Path) -> None:
     }
     if model.template is not None:
         files[TEMPLATE] = model.template.to_bytes()
+    if misplaced := [name for name in model.attachments if not name.startswith(ATTACHED)]:
+        raise ValueError(f"{misplaced[0]}: attachments lie in {ATTACHED}")
+    files |= model.attachments
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +119,7 @@ def load_bundle(folder: Path | str) -> Model:
         If a file is missing or changed, the detector is unknown, or its weights do not fit.
     """
     folder = Path(folder)
-    manifest = verify_bundle(folder)
+    manifest = verify_bundle(folder, attached=False)
     try:
         spec = InputSpec.from_json(manifest["spec"])
         detector = build(manifest["detector"], spec, manifest["config"])
@@ -144,7 +157,13 @@ def with_calibration(model: Model, calibration: Calibration, note: Mapping[str, 
     ----------
     note
         Provenance of the calibration normals; replaces what the model said of its former ones.  What was measured
-        under the former calibration, and when that was made, is left out.
+        under the former calibration, and when that was made, is left out; so are the fitted baselines, which were
+        calibrated on the former normals.
     """
     kept = {key: value for key, value in model.info.items() if key not in ("created", "metrics")}
-    return replace(model, calibration=calibration, info={**kept, "calibration": dict(note)}, path=None)
+    if "baselines" in kept:
+        kept["baselines"] = {"stored": "none: they were calibrated on the normals of another site"}
+    if "used" in kept:  # the former calibration normals may be judged now
+        kept["used"] = {role: hashes for role, hashes in kept["used"].items() if role != "calibrate"}
+    info = {**kept, "calibration": dict(note)}
+    return replace(model, calibration=calibration, info=info, path=None, attachments={})

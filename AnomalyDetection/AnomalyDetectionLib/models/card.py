@@ -120,7 +120,13 @@ def model_card(model: Model) -> str:
     ]
     if warning := calibration.warning():
         lines.append(f"- **{warning}**")
-    for title, key in (("Training", "training"), ("Calibration normals", "calibration"), ("Measured", "metrics")):
+    sections = (
+        ("Training", "training"),
+        ("Calibration normals", "calibration"),
+        ("Baselines it can be judged against", "baselines"),
+        ("Measured", "metrics"),
+    )
+    for title, key in sections:
         facts = model.info.get(key)
         if facts:
             lines += ["", f"## {title}", *(f"- {name}: {value}" for name, value in sorted(facts.items()))]

@@ -14,6 +14,9 @@ FORMAT = "anomaly-bundle/1"
 MANIFEST = "anomaly.json"
 WEIGHTS = "models/model.pt"
 TEMPLATE = "models/template.npz"
+ATTACHED = "baselines/"
+"""Folder of a bundle whose files scoring neither reads nor needs: fitted baselines, for `evaluate`."""
+
 MAX_MANIFEST_BYTES = 50_000_000
 """A calibration of some thousand normals takes a few hundred kilobytes; what is far larger is not a manifest."""
 
@@ -52,8 +55,13 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     return manifest
 
 
-def verify_bundle(folder: Path | str) -> dict[str, Any]:
+def verify_bundle(folder: Path | str, *, attached: bool = True) -> dict[str, Any]:
     """Check every file of a bundle against its SHA-256 and return the manifest.
+
+    Parameters
+    ----------
+    attached
+        False leaves out the files that scoring does not need.
 
     Raises
     ------
@@ -69,14 +77,31 @@ def verify_bundle(folder: Path | str) -> dict[str, Any]:
         pure = PurePosixPath(str(name))
         if pure.is_absolute() or ".." in pure.parts:
             raise InputError(f"{folder / MANIFEST}: names a file outside the bundle ({name}); do not use this model.")
-        path = folder / pure
-        if not path.is_file():
-            raise InputError(f"{path}: missing from the model; install the model again.")
         if not isinstance(facts, dict):
             raise InputError(f"{folder / MANIFEST}: says nothing of {name}'s size and hash; install the model again.")
-        if path.stat().st_size != facts.get("bytes") or _file_hash(path) != facts.get("sha256"):
-            raise InputError(f"{path}: the file was changed or damaged (SHA-256 differs); install the model again.")
+        if attached or not str(name).startswith(ATTACHED):
+            _verify_file(folder / pure, facts)
     return manifest
+
+
+def read_attachments(folder: Path | str) -> dict[str, bytes]:
+    """The files of a bundle that scoring does not need, by name; {} where it has none.
+
+    Raises
+    ------
+    InputError
+        If a file of the bundle is missing or was changed.
+    """
+    folder = Path(folder)
+    names = [name for name in verify_bundle(folder)["files"] if name.startswith(ATTACHED)]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def _verify_file(path: Path, facts: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: missing from the model; install the model again.")
+    if path.stat().st_size != facts.get("bytes") or _file_hash(path) != facts.get("sha256"):
+        raise InputError(f"{path}: the file was changed or damaged (SHA-256 differs); install the model again.")
 
 
 def _file_hash(path: Path) -> str:

@@ -98,6 +98,9 @@ class Model:
         Training provenance, metrics and required packages, as stored in `anomaly.json`.
     path
         The bundle's folder, or None for a model that was never written.
+    attachments
+        Further files of a bundle that is to be written, by their names in it; scoring needs none of them, and a bundle
+        that was read has them on disk only (`models.manifest.read_attachments`).
     """
 
     identity: ModelIdentity
@@ -106,3 +109,4 @@ class Model:
     template: Template | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    attachments: Mapping[str, bytes] = field(default_factory=dict)

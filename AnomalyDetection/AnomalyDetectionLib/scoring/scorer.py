@@ -77,6 +77,7 @@ class Ready:
     """
 
     volume: Volume
+    spec: InputSpec
     template: Template | None
     prepared: Prepared
     quality: Quality
@@ -137,7 +138,7 @@ def make_ready(
     with watch.stage("quality"):
         quality = _with_alignment(assess(volume, prepared.foreground), prepared.overlap)
     notes = (*volume.notes, *([note] if note else []))
-    return Ready(volume, template, prepared, quality, notes, watch.timings)
+    return Ready(volume, spec, template, prepared, quality, notes, watch.timings)
 
 
 def score_ready(

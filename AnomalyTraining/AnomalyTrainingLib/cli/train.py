@@ -10,6 +10,9 @@ patients, to tell when to stop.  A run that was stopped, or killed, goes on with
 they train, --progress json has events "training" with `epoch`, `step` of `steps`, `train_loss`, `validation_loss` (null
 within an epoch), `eta_s` and `memory_bytes`.
 
+At its end the baselines that `slicer-anomaly evaluate` judges the model against are fitted to the same normals and
+stored with it (`baselines:` in the configuration: a list, `all` or `none`).
+
 The last line of --progress json: event "result" with `run`, `model`, `sha256`, `training_normals` and
 `calibration_normals`.
 """
@@ -52,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from AnomalyDetectionLib.models.devices import choose_device
     from AnomalyTrainingLib.cohorts.checks import check_cohort
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
+    from AnomalyTrainingLib.evaluation.baselines.fit import attach_baselines
     from AnomalyTrainingLib.training.config import read_config
     from AnomalyTrainingLib.training.run import train
     from AnomalyTrainingLib.training.statistics import Roles
@@ -75,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
                 resume=args.resume,
                 progress=progress,
                 events=lambda fields: progress.event("training", **fields),
+                finish=attach_baselines,
             )
         if warning := model.calibration.warning():
             progress.warn(warning)

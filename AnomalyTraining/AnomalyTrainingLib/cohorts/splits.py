@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from AnomalyDetectionLib.errors import InputError
@@ -15,6 +15,9 @@ NORMAL_SHARES: Mapping[str, float] = {"train": 0.50, "calibrate": 0.20, "validat
 
 ABNORMAL_SHARES: Mapping[str, float] = {"test": 0.5, "validate": 0.5}
 """Patients with any abnormal case are only ever judged, never learnt from; an odd one is for the test."""
+
+_REST_SHARES = {s: share / (1 - NORMAL_SHARES["test"]) for s, share in NORMAL_SHARES.items() if s != "test"}
+"""Of the normal groups that a fold does not hold out."""
 
 STRATA = ("site", "lesion")
 """Columns whose values are spread evenly over the splits, as are labels and masks."""
@@ -35,12 +38,7 @@ def assign_splits(cases: Iterable[Case], *, seed: int = 0) -> list[Case]:
         If there are too few normal patients for every split to have one.
     """
     cases = list(cases)
-    patients: dict[str, _Stratum] = {}
-    for case in cases:
-        label, values, masked = patients.get(case.patient, (0, ("",) * len(STRATA), False))
-        own = (case.covariates.get(name, "") for name in STRATA)
-        values = tuple(max(pair) for pair in zip(values, own, strict=True))
-        patients[case.patient] = (max(label, case.label), values, masked or case.mask is not None)
+    patients = _strata(cases, lambda case: case.patient)
     normal = [patient for patient, (label, _, _) in patients.items() if label == 0]
     if len(normal) < len(NORMAL_SHARES):
         raise InputError(
@@ -50,6 +48,79 @@ def assign_splits(cases: Iterable[Case], *, seed: int = 0) -> list[Case]:
     assigned = _spread(normal, patients, NORMAL_SHARES, seed)
     assigned |= _spread(patients.keys() - set(normal), patients, ABNORMAL_SHARES, seed)
     return [replace(case, split=assigned[case.patient]) for case in cases]
+
+
+def folds(cases: Iterable[Case], k: int, *, group: str = "patient", seed: int = 0) -> list[list[Case]]:
+    """The cases k times over, each time with another k-th of the groups in the split test and the rest in the others.
+
+    Groups are held out whole, spread evenly by label and by what `assign_splits` stratifies by.  The normal patients of
+    the other groups go to train, calibrate and validate, group by group, in the shares of `assign_splits`; the abnormal
+    ones, who are never learnt from, to validate.  Cases in the split external are left out.
+
+    Parameters
+    ----------
+    group
+        "patient", or a column of the manifest whose values are held out whole, such as site or anatomy.
+
+    Raises
+    ------
+    InputError
+        If there are too few groups, a case is in none, or a patient is in two.
+    """
+    cases = [case for case in cases if case.split != "external"]
+    group_of = _groups(cases, group)
+    patients = _strata(cases, lambda case: case.patient)
+    groups = _strata(cases, lambda case: group_of[case.patient])
+    if not 2 <= k <= len(groups):
+        raise InputError(f"{len(groups)} groups ({group}) cannot make {k} folds: take from 2 to {len(groups)}.")
+    ill = [name for name, (label, _, _) in groups.items() if label]
+    shares = {str(number): 1 / k for number in range(k)}
+    fold_of = _spread(groups.keys() - set(ill), groups, shares, seed) | _spread(ill, groups, shares, seed)
+    made = []
+    for number in range(k):
+        held = {name for name in groups if fold_of[name] == str(number)}
+        normal = {group_of[p] for p, (label, _, _) in patients.items() if not label} - held
+        if len(normal) < len(_REST_SHARES) - 1:
+            raise InputError(
+                f"Fold {number + 1} of {k} leaves {len(normal)} groups ({group}) with normal patients; one to train on "
+                "and one to calibrate on are needed."
+            )
+        role = _spread(normal, groups, _REST_SHARES, seed)
+
+        def split(patient: str, held: set[str] = held, role: dict[str, str] = role) -> str:
+            if group_of[patient] in held:
+                return "test"
+            return "validate" if patients[patient][0] else role[group_of[patient]]
+
+        made.append([replace(case, split=split(case.patient)) for case in cases])
+    return made
+
+
+def _groups(cases: Iterable[Case], group: str) -> dict[str, str]:
+    """The group of every patient."""
+    found: dict[str, str] = {}
+    for case in cases:
+        name = case.patient if group == "patient" else case.covariates.get(group, "")
+        if not name:
+            raise InputError(f"The case {case.case} has no value in the column {group!r}, by which the folds are made.")
+        if found.setdefault(case.patient, name) != name:
+            raise InputError(
+                f"The patient {case.patient!r} is in {found[case.patient]!r} and in {name!r} of the column {group!r}; "
+                "folds would share this patient."
+            )
+    return found
+
+
+def _strata(cases: Iterable[Case], name_of: Callable[[Case], str]) -> dict[str, _Stratum]:
+    """What each patient (or group) is stratified by: abnormal if any case is."""
+    found: dict[str, _Stratum] = {}
+    for case in cases:
+        name = name_of(case)
+        label, values, masked = found.get(name, (0, ("",) * len(STRATA), False))
+        own = (case.covariates.get(column, "") for column in STRATA)
+        values = tuple(max(pair) for pair in zip(values, own, strict=True))
+        found[name] = (max(label, case.label), values, masked or case.mask is not None)
+    return found
 
 
 def _spread(

@@ -14,6 +14,7 @@ from AnomalyDetectionLib.errors import OutputError
 from AnomalyDetectionLib.interop.reports import write_case
 from AnomalyDetectionLib.models.bundle import load_bundle
 from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.result import ScoreResult
 from AnomalyDetectionLib.scoring.scorer import Scorer
 
 from ..cohorts.manifest import Case, Cohort, load_case_volume, read_manifest
@@ -21,7 +22,9 @@ from ..synthesis.cohort import PhantomSettings, make_phantom_cohort
 from ..synthesis.lesions import LesionRequest
 from ..training.config import read_config
 from ..training.run import export, train
-from .evaluate import HeldOut, evaluate, fit_baselines
+from .baselines.fit import attach_baselines
+from .outcome import write_outcome
+from .run import STATE, Settings, cases_of, judge_cohort
 
 RECIPE = "zscore_brain"
 
@@ -29,9 +32,10 @@ STAGES = {
     "making phantoms": 0.26,
     "building the template": 0.23,
     "statistics": 0.19,
-    "calibrating": 0.12,
-    "scoring": 0.06,
-    "baselines": 0.14,
+    "calibrating": 0.10,
+    "baselines": 0.12,
+    "scoring": 0.05,
+    "judging": 0.05,
 }
 """Stages and their shares of the time, measured on two cores."""
 
@@ -76,8 +80,10 @@ class Outcome:
 
     Attributes
     ----------
+    evaluation
+        Folder of metrics.json, scores.csv and report.html.
     metrics
-        Method name to figures, as in metrics.json.
+        The content of metrics.json.
     scores
         Case name to the model's verdict on it: `volume_score`, `p_value`, `findings`, `quality`, `label`.
     overlays
@@ -86,6 +92,7 @@ class Outcome:
 
     contrast: str
     bundle: Path
+    evaluation: Path
     metrics: dict[str, Any]
     scores: dict[str, dict[str, Any]]
     overlays: dict[str, Path]
@@ -117,22 +124,21 @@ def demonstrate(plan: Plan, out: Path, progress: Callable[[str, float], None]) -
     cohort = read_manifest(out / "cohort" / "cohort.csv")
     config = read_config(RECIPE)
     config = config.model_copy(update={"name": f"quickstart-brain-{plan.contrast}"})
-    trained = train(config, cohort, out / "run", seed=plan.seed, resume=True, progress=watch)
+    trained = train(config, cohort, out / "run", seed=plan.seed, resume=True, progress=watch, finish=attach_baselines)
     model = _bundle(out, trained)
-    held_out = []
+    held_out: list[tuple[Case, ScoreResult]] = []
     for done, case in enumerate(cohort.of(split="test"), start=1):
-        held_out.append(_score(model, case, out / "results"))
+        held_out.append((case, _score(model, case, out / "results")))
         watch("scoring", done / (plan.normals + 1))
-    train_cases, calibration_cases = _normals(cohort, "train"), _normals(cohort, "calibrate")
-    baselines = fit_baselines(model, train_cases, calibration_cases, lambda part: watch("baselines", 0.8 * part))
-    metrics = evaluate(model, baselines, held_out, lambda part: watch("baselines", 0.8 + 0.2 * part))
+    metrics = _evaluate(model, cohort, out / "evaluation", watch)
     warning = model.calibration.warning()
     return Outcome(
         contrast=plan.contrast,
         bundle=out / "bundle",
+        evaluation=out / "evaluation",
         metrics=metrics,
-        scores={held.case.case: _verdict(held) for held in held_out},
-        overlays={held.case.case: out / "results" / held.case.case / "overlay.png" for held in held_out},
+        scores={case.case: _verdict(case, result) for case, result in held_out},
+        overlays={case.case: out / "results" / case.case / "overlay.png" for case, _ in held_out},
         notes=(warning,) if warning else (),
     )
 
@@ -163,21 +169,40 @@ def _bundle(out: Path, trained: Model) -> Model:
     return model
 
 
-def _score(model: Model, case: Case, folder: Path) -> HeldOut:
+def _score(model: Model, case: Case, folder: Path) -> ScoreResult:
     volume = load_case_volume(case)
     result = Scorer(model).score(volume, case=case.case)
     write_case(volume, result, folder / case.case)
-    return HeldOut(case, volume, result)
+    return result
 
 
-def _normals(cohort: Cohort, split: str) -> tuple[Case, ...]:
-    return cohort.of(split=split, label=0).cases
+def _evaluate(model: Model, cohort: Cohort, out: Path, watch: Callable[[str, float], None]) -> dict[str, Any]:
+    """The content of metrics.json, as `slicer-anomaly evaluate` makes it."""
+    settings = Settings()
+    out.mkdir(exist_ok=True)
+    judged = judge_cohort(
+        model,
+        cohort,
+        out,
+        settings,
+        resume=(out / STATE).exists(),
+        progress=lambda _, part: watch("judging", 0.8 * part),
+    )
+    return write_outcome(
+        judged,
+        out,
+        model=model.identity,
+        cohort=cohort,
+        cases=cases_of(cohort, settings),
+        split=settings.split,
+        cluster=settings.cluster,
+        progress=lambda part: watch("judging", 0.8 + 0.2 * part),
+    )
 
 
-def _verdict(held: HeldOut) -> dict[str, Any]:
-    result = held.result
+def _verdict(case: Case, result: ScoreResult) -> dict[str, Any]:
     return {
-        "label": held.case.label,
+        "label": case.label,
         "volume_score": result.volume_score,
         "p_value": result.p_value,
         "calibration_n": result.calibration_n,

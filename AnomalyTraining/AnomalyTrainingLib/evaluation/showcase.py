@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +10,10 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from AnomalyDetectionLib import __version__
-from AnomalyDetectionLib.imaging.write import atomically
 from AnomalyDetectionLib.interop.overlay import contact_sheet
 
 from ..synthesis.lesions import LesionRequest
 from .demonstration import Outcome, Plan, demonstrate
-from .evaluate import SCHEMA
 
 PLANS = (
     Plan("t1", LesionRequest("tumour")),
@@ -37,7 +33,7 @@ def demonstrate_all(
     workers: int = 2,
     progress: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> str:
-    """Run every plan into `out/CONTRAST`, write `metrics.json` and `contact_sheet.png`, return the closing words.
+    """Run every plan into `out/CONTRAST`, write `contact_sheet.png`, return the closing words.
 
     Registration runs on one core, so two contrasts at a time use two cores.
 
@@ -48,21 +44,9 @@ def demonstrate_all(
     """
     out = out.absolute()
     outcomes = _run(out, plans, max(1, min(workers, len(plans))), progress)
-    metrics = {
-        "schema": SCHEMA,
-        "software": {"name": "slicer-anomaly", "version": __version__},
-        "data": "simulated: figures show that the software works, not how it does on patients",
-        "contrasts": {outcome.contrast: {"methods": outcome.metrics, "cases": outcome.scores} for outcome in outcomes},
-    }
-    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
-    atomically(out / "metrics.json", lambda path: _write(path, text))
     overlays = {f"{o.contrast.upper()}  {case}": path for o in outcomes for case, path in o.overlays.items()}
     contact_sheet(list(overlays.values()), list(overlays), out / "contact_sheet.png")
     return closing_words(out, outcomes)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _run(out: Path, plans: Sequence[Plan], workers: int, progress: Callable[[str, float], None]) -> list[Outcome]:
@@ -127,7 +111,8 @@ def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
         lines += [
             f"  {outcome.contrast}/results/{case}   map, findings, report, picture" for case in sorted(outcome.scores)
         ]
-    lines += ["  metrics.json, contact_sheet.png", ""]
+        lines.append(f"  {outcome.contrast}/evaluation   metrics.json, scores.csv")
+    lines += ["  contact_sheet.png", ""]
     for outcome in outcomes:
         lines += _figures(outcome)
     example = out / outcomes[0].contrast / "bundle"
@@ -148,22 +133,24 @@ def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
 def _figures(outcome: Outcome) -> list[str]:
     """A small table of one contrast's cases and methods."""
     lines = [f"{outcome.contrast.upper()}-like"]
-    model = next(iter(outcome.metrics.values()))
-    for row in model["cases"]:
+    model = next(iter(outcome.metrics["cases"].values()))
+    for row in model:
         verdict = outcome.scores[row["case"]]
-        found = f"{row['lesions_found']} of {row['lesions']} lesions found, " if row["lesions"] else "normal, "
+        hits = sum(lesion["hit"] for lesion in row["lesions"])
+        found = f"{hits} of {len(row['lesions'])} lesions found, " if row["lesions"] else "normal, "
         lines.append(
             f"  {row['case']:<20} {found}{row['false_findings']} false findings; volume score "
             f"{verdict['volume_score']:.2f}, p = {verdict['p_value']:.3f} (n = {verdict['calibration_n']})"
         )
     lines.append(f"  {'method':<22}{'AP':>6}{'Dice':>7}{'found':>8}{'false per normal':>18}")
-    lines += [f"  {name:<22}{_row(figures)}" for name, figures in outcome.metrics.items()]
+    lines += [f"  {name:<22}{_row(entry)}" for name, entry in outcome.metrics["methods"].items()]
     return [*lines, *(f"  note: {note}" for note in outcome.notes), ""]
 
 
-def _row(figures: Mapping[str, Any]) -> str:
-    found = f"{figures['lesions_found']}/{figures['lesions']}"
+def _row(entry: Mapping[str, Any]) -> str:
+    voxel, lesion = entry["voxel"], entry["lesion"]
+    found = f"{lesion['found']}/{lesion['lesions']}"
     return (
-        f"{figures['voxel_average_precision']:>6.2f}{figures['dice']:>7.2f}{found:>8}"
-        f"{figures['false_findings_per_normal']:>18.1f}"
+        f"{voxel['average_precision']['value']:>6.2f}{voxel['dice']['value']:>7.2f}{found:>8}"
+        f"{lesion['false_findings_per_normal']['value']:>18.1f}"
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -21,6 +21,19 @@ from .options import options_model
 from .problems import describe_problems, refuse_truth_values
 
 MAX_CONFIG_BYTES = 1_000_000
+
+BaselineName = Literal[
+    "random",
+    "prevalence",
+    "voxel_intensity",
+    "blur_residual",
+    "mean_image_residual",
+    "zscore",
+    "untrained",
+    "volume_statistics",
+    "metadata",
+]
+"""What a model is judged against; `evaluation.baselines` says what each is."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -177,6 +190,8 @@ class TrainConfig(_Section):
         A registered detector.
     options
         Keyword arguments of the detector.
+    baselines
+        Those that are fitted on the same normals and stored with the model; `all` and `none` are names for lists.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
@@ -189,6 +204,12 @@ class TrainConfig(_Section):
     threshold: ThresholdSection = ThresholdSection()
     calibration: CalibrationSection = CalibrationSection()
     training: TrainingSection = TrainingSection()
+    baselines: tuple[BaselineName, ...] = get_args(BaselineName)
+
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _named_lists(cls, value: Any) -> Any:
+        return {"all": get_args(BaselineName), "none": ()}.get(value, value) if isinstance(value, str) else value
 
     @field_validator("detector")
     @classmethod

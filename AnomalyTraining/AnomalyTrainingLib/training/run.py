@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.imaging.template import Template
-from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
+from AnomalyDetectionLib.models.bundle import load_bundle, read_attachments, write_bundle
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.registry import detector_class
 from AnomalyTrainingLib.cohorts.manifest import Cohort
@@ -27,6 +28,10 @@ from .config import TrainConfig
 from .statistics import ProgressCallback, fit
 
 FORMAT = "anomaly-run/1"
+
+Finish = Callable[[TrainConfig, Cohort, Model, str, ProgressCallback], Model]
+"""Adds to a calibrated model what its bundle shall hold beside it (config, cohort, model, device, progress):
+`evaluation.baselines.fit.attach_baselines`, which this layer does not know."""
 
 
 def train(
@@ -39,6 +44,7 @@ def train(
     resume: bool = False,
     progress: ProgressCallback = lambda stage, fraction: None,
     events: Callable[[Mapping[str, Any]], None] = lambda fields: None,
+    finish: Finish | None = None,
 ) -> Model:
     """Fit a detector into a run folder and return the calibrated model.
 
@@ -48,6 +54,8 @@ def train(
         Continue a run of the same configuration, cohort and seed; a run that has ended is returned as it is.
     events
         Called with the state of training by gradient (`engine.Events`).
+    finish
+        Called with the calibrated model before it is written.
 
     Raises
     ------
@@ -73,6 +81,8 @@ def train(
         from .gradient import fit_gradient  # Lightning and MONAI take seconds to import
 
         model = fit_gradient(config, cohort, out, seed=seed, events=events, **common)
+    if finish is not None and not (out / "model").exists():
+        model = finish(config, cohort, model, device, progress)
     written = write_bundle(model, out / "model") if not (out / "model").exists() else load_bundle(out / "model")
     _write_state(out, {**state, "state": "done", "model_sha256": written.identity.sha256})
     kept.unlink(missing_ok=True)
@@ -94,7 +104,8 @@ def export(run: Path | str, out: Path | str) -> Model:
         raise InputError(f"{run}: not a training run (there is no run.json in it).")
     if state["state"] != "done":
         raise InputError(f"{run}: this run has not ended; continue it with `train ... --out {run} --resume`.")
-    return write_bundle(load_bundle(run / "model"), out)
+    model = run / "model"
+    return write_bundle(replace(load_bundle(model), attachments=read_attachments(model)), out)
 
 
 def _identity(config: TrainConfig, cohort: Cohort, seed: int) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Cross-validate a configuration: train and evaluate it fold by fold, each fold held out once.
+
+The folds are made by patient (or by --group, such as anatomy or site), stratified by label; of the rest, normals are
+cut off for calibration as `cohort --split` does.  The manifest's own splits do not count, but those in external
+are left out.  DIR gets crossval.json (figures of each fold, mean and SD), metrics.json and scores.csv of all cases
+together, each judged by the model that had not seen it, and folds/N with what was made for each fold.  A run that was
+stopped goes on with --resume.
+
+The last line of --progress json: as of `evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from AnomalyDetectionLib.cli.folder import OutputFolder
+from AnomalyDetectionLib.cli.progress import Progress
+
+from .evaluate import add_common_arguments, check_numbers, chosen_subgroups, conclude
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `slicer-anomaly crossval`."""
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file or a shipped recipe's name, such as zscore_brain")
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds (default: 5)")
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        default="patient",
+        help="column whose values are held out whole, such as anatomy or site (default: patient)",
+    )
+    add_common_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cross-validate; returns the exit code."""
+    check_numbers(args)
+
+    from AnomalyDetectionLib.models.devices import choose_device
+
+    from ..cohorts.checks import check_cohort
+    from ..cohorts.manifest import read_manifest
+    from ..cohorts.splits import folds
+    from ..evaluation.crossval import Plan, cross_validate
+    from ..evaluation.run import Settings
+    from ..training.config import read_config
+
+    config = read_config(args.config)
+    cohort = read_manifest(args.cohort)
+    folds(cohort, args.folds, group=args.group, seed=args.seed)  # refused before a folder is made
+    cluster = args.cluster or args.group
+    settings = Settings(cluster=cluster, device=args.device, seed=args.seed)
+    plan = Plan(
+        config,
+        args.folds,
+        args.group,
+        args.seed,
+        settings,
+        resamples=args.resamples,
+        subgroups=chosen_subgroups(args.subgroups, cohort),
+    )
+    choose_device(args.device, 0)
+    with Progress(args.progress) as progress:
+        for oddity in check_cohort(cohort, needs=(0,)).texts("warning"):
+            progress.warn(oddity)
+        with OutputFolder(args.out) as folder:
+            folder.clear_leftovers()
+            _, document, failed = cross_validate(
+                plan, cohort, args.out, resume=args.resume, progress=progress, event=progress.event
+            )
+        return conclude(args.out, document, failed, progress)

@@ -1,0 +1,297 @@
+"""Fits the baselines of a model on the normals that the model itself was fitted to and calibrated on.
+
+Those that need a place for every voxel (`zscore`, `mean_image_residual`) work on the model's template.  Where a model
+judges images on their own grid there is none: then volumes are aligned with a template built from the training normals,
+and single images stretched onto one frame, for these two alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.imaging.template import Template
+from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.scoring.calibrate import Gathering
+from AnomalyDetectionLib.scoring.contract import Batch, Detector, InputSpec
+from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.prepare import LEAST_SLICES, as_normal, check_fits, prepare
+from AnomalyDetectionLib.scoring.registry import build
+from AnomalyDetectionLib.scoring.scorer import Ready, make_ready, score_ready
+
+from ...cohorts.facts import pixel_hash
+from ...cohorts.manifest import Case, Cohort, load_case_volume
+from ...training.config import TrainConfig
+from ...training.statistics import DEFAULT_TEMPLATE_MM, ProgressCallback, make_template
+from . import DESCRIPTIONS, MAPS
+from .maps import CLASSES, MeanImageResidual, untrained
+from .store import UNTRAINED_SEED, Baselines, baseline_model
+from .tables import CaseClassifier, Row, covariates_of, statistics_of
+
+ROLES = ("train", "calibrate", "validate")
+"""Splits whose cases a model has seen in one way or another."""
+
+FRAME_PIXELS = (224, 224)
+FRAME_SMOOTH = 2.0
+"""Smoothing of `zscore` for single images, in pixels, as in its radiograph recipe."""
+
+_FEW = "the cohort has fewer than 2 calibration normals"
+
+
+def attach_baselines(
+    config: TrainConfig, cohort: Cohort, model: Model, device: str, progress: ProgressCallback
+) -> Model:
+    """The model with what its bundle shall hold beside it: fitted baselines, and hashes of all that it has seen.
+
+    Raises
+    ------
+    InputError
+        If a case cannot be read or prepared.
+    """
+    fitting = Fitting(model, cohort, config.baselines, device, progress)
+    baselines = fitting.run()
+    facts = {"stored": ", ".join(baselines.names) or "none"}
+    facts |= {f"{name} is missing": reason for name, reason in baselines.missing.items()}
+    info = {**model.info, "used": fitting.used(), "baselines": facts}
+    return replace(model, attachments=baselines.to_files(model), info=info)
+
+
+def fit_baselines(
+    model: Model,
+    cohort: Cohort,
+    names: Collection[str] = tuple(DESCRIPTIONS),
+    device: str = "auto",
+    progress: ProgressCallback = lambda stage, fraction: None,
+) -> Baselines:
+    """Fit and calibrate baselines on the train and calibrate normals of a cohort, and the supervised ones on validate.
+
+    What cannot be fitted is named in `Baselines.missing` with the reason.
+
+    Raises
+    ------
+    InputError
+        If a case cannot be read or prepared.
+    """
+    return Fitting(model, cohort, names, device, progress).run()
+
+
+def patient_hash(patient: str) -> str:
+    """128 bits of the SHA-256 of a patient's identifier, as bundles keep it."""
+    return hashlib.sha256(patient.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Grid and template of the baselines that need a place for every voxel."""
+
+    spec: InputSpec
+    template: Template
+
+
+@dataclass
+class Fitting:
+    """One round of fitting: a pass over the training normals, one over the calibration normals, one over validate."""
+
+    model: Model
+    cohort: Cohort
+    names: Collection[str]
+    device: str
+    progress: ProgressCallback
+    missing: dict[str, str] = field(default_factory=dict)
+    images: dict[str, set[str]] = field(default_factory=lambda: {role: set() for role in ROLES})
+    statistics: dict[str, list[Row]] = field(default_factory=lambda: {role: [] for role in ROLES})
+
+    def __post_init__(self) -> None:
+        self.train = self.cohort.of(split="train", label=0).cases
+        self.calibrate = self.cohort.of(split="calibrate", label=0).cases
+        self.validate = self.cohort.of(split="validate").cases
+        self.total = len(self.train) + 2 * len(self.calibrate) + len(self.validate)
+
+    def run(self) -> Baselines:
+        """Fit all that can be fitted."""
+        wanted = [name for name in MAPS if name in self.names and name != self.model.identity.detector]
+        detectors = self._fitted(wanted)
+        maps = self._calibrated(detectors)
+        cases = {
+            name: classifier
+            for name, rows in (("volume_statistics", self._statistics), ("metadata", self._metadata))
+            if name in self.names and (classifier := self._classifier(name, rows)) is not None
+        }
+        self.progress("baselines", 1.0)
+        return Baselines(maps, cases, self.missing)
+
+    def used(self) -> dict[str, dict[str, list[str]]]:
+        """Hashes of the patients and images of each role, by which a later evaluation tells that it is held out."""
+        cases = {"train": self.train, "calibrate": self.calibrate, "validate": self.validate}
+        return {
+            role: {
+                "patients_sha256": sorted({patient_hash(case.patient) for case in cases[role]}),
+                "images_sha256": sorted(self.images[role]),
+            }
+            for role in ROLES
+        }
+
+    # -- the training normals
+
+    def _fitted(self, wanted: Sequence[str]) -> dict[str, tuple[Detector, Template | None]]:
+        """Detectors with the template they work on; the training normals are read whatever is wanted, for `used`."""
+        model = self.model
+        detectors: dict[str, tuple[Detector, Template | None]] = {
+            name: (CLASSES[name](model.detector.spec), model.template)
+            for name in wanted
+            if name in ("random", "prevalence", "voxel_intensity", "blur_residual")
+        }
+        if "untrained" in wanted:
+            if model.detector.passes > 0:
+                self.missing["untrained"] = f"{model.identity.detector} has no network that training changes"
+            else:
+                network = untrained(model.detector, model.identity.detector, UNTRAINED_SEED)
+                detectors["untrained"] = network, model.template
+        placed = [name for name in ("mean_image_residual", "zscore") if name in wanted]
+        atlas = self._atlas() if placed and len(self.calibrate) >= 2 else _FEW
+        if isinstance(atlas, str):
+            self.missing |= dict.fromkeys(placed, atlas)
+        elif placed:
+            smooth = {"smooth": FRAME_SMOOTH} if atlas.spec.grid == "frame" else {}
+            if "zscore" in placed:
+                detectors["zscore"] = build("zscore", atlas.spec, smooth), atlas.template
+            if "mean_image_residual" in placed:
+                mean = MeanImageResidual(atlas.spec, shape=atlas.template.image.shape)
+                mean.mean = torch.from_numpy(atlas.template.image)
+                detectors["mean_image_residual"] = mean, atlas.template
+        self._absorb(detectors)
+        return {name: detectors[name] for name in wanted if name in detectors}
+
+    def _absorb(self, detectors: dict[str, tuple[Detector, Template | None]]) -> None:
+        learning = {name: pair for name, pair in detectors.items() if pair[0].passes}
+        for done, case in enumerate(self.train, 1):
+            volume = self._read(case, "train")
+            for detector, template in learning.values():
+                detector.absorb(_placed(volume, detector, template))
+            self.progress("baselines", done / self.total)
+        for name, (detector, _) in learning.items():
+            try:
+                if not self.train:
+                    raise InputError("the cohort has no training normals")
+                detector.finish()
+            except InputError as error:
+                self.missing[name] = str(error).rstrip(".")
+                del detectors[name]
+
+    def _atlas(self) -> Atlas | str:
+        """Where every voxel has a place, or the reason why there is none."""
+        spec, template = self.model.detector.spec, self.model.template
+        if template is not None:
+            return Atlas(spec if spec.kind == "volume" else replace(spec, kind="volume", size=None), template)
+        if not self.train:
+            return "the cohort has no training normals"
+        first = load_case_volume(self.train[0])
+        if first.is_slice:
+            size = (spec.size[-2], spec.size[-1]) if spec.size else FRAME_PIXELS
+            placed = replace(spec, kind="volume", grid="frame", spacing=None, size=size)
+        elif min(first.shape) < LEAST_SLICES:
+            return f"{min(first.shape)} slices are too few to align volumes with each other"
+        else:
+            finest = min(first.spacing)  # a template finer than every axis of the images would only cost time
+            x, y, z = (max(size, finest) for size in DEFAULT_TEMPLATE_MM)
+            placed = replace(spec, kind="volume", grid="template", spacing=(x, y, z), size=None)
+        try:
+            return Atlas(
+                placed, make_template(placed, self.train, lambda _, part: self.progress("baselines: atlas", part))
+            )
+        except InputError as error:
+            return f"the training normals cannot be aligned with each other ({str(error).rstrip('.')})"
+
+    # -- the calibration normals
+
+    def _calibrated(self, detectors: dict[str, tuple[Detector, Template | None]]) -> dict[str, Model]:
+        if len(self.calibrate) < 2:
+            self.missing |= dict.fromkeys(detectors, _FEW)
+            return {}
+        before = self.model.calibration
+        with ExitStack() as stack:
+            gatherings = {
+                name: stack.enter_context(Gathering(before.reducer, before.threshold.least_size)) for name in detectors
+            }
+            for done, case in enumerate(self.calibrate, 1):
+                volume = self._read(case, "calibrate")
+                for ready, names in self._ready(volume, detectors):
+                    for name in names:
+                        gatherings[name].add(volume, score_ready(detectors[name][0], ready, self.device))
+                    if ready.template is self.model.template and ready.spec == self.model.detector.spec:
+                        self.statistics["calibrate"].append(statistics_of(ready))
+                self.progress("baselines", (len(self.train) + done) / self.total)
+            maps = {}
+            for done, (name, (detector, template)) in enumerate(detectors.items(), 1):
+                maps[name] = baseline_model(name, self.model, detector.cpu(), template, gatherings[name].calibration())
+                finished = len(self.train) + len(self.calibrate) * (1 + done / len(detectors))
+                self.progress("baselines", finished / self.total)
+        return maps
+
+    def _ready(
+        self, volume: Volume, detectors: dict[str, tuple[Detector, Template | None]]
+    ) -> Iterable[tuple[Ready, list[str]]]:
+        """The volume prepared once for every grid, with the names of the detectors on it."""
+        grids: list[tuple[InputSpec, Template | None, list[str]]] = []
+        if "volume_statistics" in self.names and self.validate:
+            grids.append((self.model.detector.spec, self.model.template, []))
+        for name, (detector, template) in detectors.items():
+            for spec, known, names in grids:
+                if spec == detector.spec and known is template:
+                    names.append(name)
+                    break
+            else:
+                grids.append((detector.spec, template, [name]))
+        for spec, template, names in grids:
+            yield make_ready(volume, spec, template), names
+
+    # -- the supervised ones
+
+    def _classifier(self, name: str, rows: Callable[[str, Sequence[Case]], list[Row]]) -> CaseClassifier | None:
+        try:
+            lacking = [word for word, label in (("normal", 0), ("abnormal", 1)) if label not in self._labels()]
+            if lacking:
+                raise ValueError(
+                    f"it learns from both classes, and the split validate has no {' and no '.join(lacking)} case"
+                )
+            return CaseClassifier.fit(
+                rows("validate", self.validate), self._labels(), rows("calibrate", self.calibrate)
+            )
+        except (ValueError, InputError) as error:
+            self.missing[name] = str(error).rstrip(".")
+            return None
+
+    def _labels(self) -> list[int]:
+        return [case.label for case in self.validate]
+
+    def _statistics(self, role: str, cases: Sequence[Case]) -> list[Row]:
+        known = self.statistics[role]
+        for case in cases[len(known) :]:
+            volume = self._read(case, role)
+            known.append(statistics_of(make_ready(volume, self.model.detector.spec, self.model.template)))
+        return known
+
+    def _metadata(self, role: str, cases: Sequence[Case]) -> list[Row]:
+        rows: list[Row] = [covariates_of(case.covariates)[0] for case in cases]
+        if not any(rows) and role == "validate":
+            raise ValueError("the manifest has no column such as age or sex")
+        return rows
+
+    def _read(self, case: Case, role: str) -> Volume:
+        volume = load_case_volume(case)
+        check_fits(volume, self.model.detector.spec)
+        self.images[role].add(pixel_hash(volume))
+        return volume
+
+
+def _placed(volume: Volume, detector: Detector, template: Template | None) -> Batch:
+    """A normal as a detector learns from it; intensities alone need no alignment."""
+    if isinstance(detector, CLASSES["voxel_intensity"]):
+        image, foreground, _ = as_normal(volume, detector.spec)
+        return Batch(torch.from_numpy(image)[None, None], torch.from_numpy(foreground)[None, None])
+    return prepare(volume, detector.spec, template).batch

@@ -1,0 +1,179 @@
+"""The methods of an evaluation: the model, its baselines and a ceiling, each able to judge a case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.imaging.template import Template
+from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.decision import Decision
+from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.result import ScoreResult
+from AnomalyDetectionLib.scoring.scorer import Ready, Scorer, make_ready
+
+from ..cohorts.manifest import Case
+from .baselines import DESCRIPTIONS
+from .baselines.store import Baselines
+from .baselines.tables import CaseClassifier, Row, covariates_of, statistics_of
+from .records import CaseRecord, record_of, record_of_score
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One method: a model that makes maps, or a judge of whole cases.
+
+    Attributes
+    ----------
+    kind
+        "model", "baseline" or "ceiling".
+    """
+
+    name: str
+    kind: str
+    description: str
+    model: Model | None = None
+    classifier: CaseClassifier | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """Rarity from which voxels are findings; None without a map."""
+        return self.model.calibration.threshold.default if self.model else None
+
+    @property
+    def normal_scores(self) -> NDArray[np.float64]:
+        """Scores of its calibration normals, float64 (n,)."""
+        if self.model is not None:
+            return self.model.calibration.normal_scores
+        assert self.classifier is not None
+        return self.classifier.normal_scores
+
+    @property
+    def volume_threshold(self) -> float | None:
+        """Score from which it calls a case abnormal; None without calibration normals."""
+        if self.model is not None:
+            return self.model.calibration.decision.score
+        return Decision.by_normals(self.normal_scores).score if self.normal_scores.size else None
+
+
+def candidates_of(model: Model, baselines: Baselines, ceiling: Model | None = None) -> list[Candidate]:
+    """The methods in the order of reports: the model under its detector's name, the baselines, the ceiling."""
+    name = model.identity.detector
+    found = [Candidate(name, "model", f"{model.identity.id} {model.identity.version}", model)]
+    for baseline in baselines.names:
+        fitted = baselines.maps.get(baseline)
+        found.append(Candidate(baseline, "baseline", DESCRIPTIONS[baseline], fitted, baselines.cases.get(baseline)))
+    if ceiling is not None:
+        detector, taken = ceiling.identity.detector, {candidate.name for candidate in found}
+        described = f"{ceiling.identity.id} {ceiling.identity.version}, which may have seen what the model has not"
+        found.append(
+            Candidate(f"{detector} (ceiling)" if detector in taken else detector, "ceiling", described, ceiling)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the methods make of one case.
+
+    Attributes
+    ----------
+    records
+        Method name to record.
+    rows
+        Supervised baseline's name to what it goes by, of this case.
+    failures
+        Baseline's name to the sentence why it could not judge the case.
+    """
+
+    records: dict[str, CaseRecord]
+    rows: dict[str, Row]
+    failures: dict[str, str]
+
+
+def judge_case(
+    candidates: Sequence[Candidate],
+    case: Case,
+    volume: Volume,
+    truth: NDArray[np.bool_] | None,
+    *,
+    cluster: str,
+    device: str = "auto",
+) -> Judgement:
+    """Let every method judge a case; the image is prepared once for all methods that take the same input.
+
+    Raises
+    ------
+    InputError
+        If the model cannot judge the case; what a baseline cannot is noted.
+    """
+    made = _Made(volume)
+    found = Judgement({}, {}, {})
+    for candidate in candidates:
+        try:
+            found.records[candidate.name] = _record(
+                candidate, case, made, truth, cluster, device, candidates[0], found.rows
+            )
+        except InputError as error:
+            if candidate.kind != "baseline":
+                raise
+            found.failures[candidate.name] = str(error)
+    return found
+
+
+class _Made:
+    """A volume as it was prepared so far."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self._ready: list[tuple[InputSpec, Template | None, Ready]] = []
+
+    def ready(self, model: Model) -> Ready:
+        for spec, template, ready in self._ready:
+            if spec == model.detector.spec and template is model.template:
+                return ready
+        ready = make_ready(self.volume, model.detector.spec, model.template)
+        self._ready.append((model.detector.spec, model.template, ready))
+        return ready
+
+    def score(self, model: Model, case: str, device: str) -> ScoreResult:
+        return Scorer(model, device).score_ready(self.ready(model), case=case)
+
+
+def _record(
+    candidate: Candidate,
+    case: Case,
+    made: _Made,
+    truth: NDArray[np.bool_] | None,
+    cluster: str,
+    device: str,
+    main: Candidate,
+    rows: dict[str, Row],
+) -> CaseRecord:
+    model, classifier = candidate.model, candidate.classifier
+    if model is not None:
+        return record_of(
+            case,
+            made.volume,
+            made.score(model, case.case, device),
+            truth,
+            cluster=cluster,
+            reducer=model.calibration.reducer,
+            volume_threshold=candidate.volume_threshold,
+            least_size=model.calibration.threshold.least_size,
+        )
+    assert classifier is not None and main.model is not None
+    if candidate.name == "metadata":
+        row: Row = covariates_of(case.covariates)[0]
+    else:
+        row = statistics_of(made.ready(main.model))
+    rows[candidate.name] = row
+    score = classifier.score(row)
+    return record_of_score(
+        case, score, cluster=cluster, volume_threshold=candidate.volume_threshold, p_value=classifier.p_value(score)
+    )

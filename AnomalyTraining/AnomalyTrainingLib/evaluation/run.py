@@ -1,0 +1,321 @@
+"""Runs a model, its baselines and a ceiling over the cases of a cohort, case by case, into a folder of records.
+
+DIR/evaluation.json says what the folder belongs to; DIR/records/CASE.npz holds what every method made of a case, and
+DIR/artefacts/CASE.json what it made of that case when it was spoilt.  All are written whole or not at all, so a run
+that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from AnomalyDetectionLib import __version__
+from AnomalyDetectionLib.errors import InputError, OutputError, sentence_of, stops_writing
+from AnomalyDetectionLib.imaging.write import atomically
+from AnomalyDetectionLib.models.manifest import ATTACHED
+from AnomalyDetectionLib.scoring.model import Model
+
+from ..cohorts.manifest import Case, Cohort, load_case_mask, load_case_volume
+from .baselines import SUPERVISED
+from .baselines.fit import fit_baselines
+from .baselines.store import Baselines, from_files, stored_baselines
+from .baselines.tables import Row, out_of_fold
+from .battery import battery_candidates, battery_cases, battery_of_case
+from .candidates import Candidate, candidates_of, judge_case
+from .kept import FOLDER, read_records, write_records
+from .overlap import NotHeldOut, Seen
+from .records import CaseRecord
+
+SCHEMA = "slicer-anomaly/evaluation/1"
+STATE = "evaluation.json"
+PATIENT = "patient"
+
+Progress = Callable[[str, float], None]
+"""Called with the stage and the share of the whole that is done."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation is run.
+
+    Attributes
+    ----------
+    split
+        Whose cases are judged.
+    cluster
+        What the bootstrap draws as a whole: "patient" or a covariate of the manifest, such as the anatomy of phantoms.
+    artefacts
+        "none", "quick" or "full".
+    refit
+        Fit the baselines to this cohort's normals even where the bundle holds them.
+    """
+
+    split: str = "test"
+    cluster: str = PATIENT
+    device: str = "auto"
+    artefacts: str = "none"
+    refit: bool = False
+    seed: int = 0
+
+
+@dataclass
+class Judged:
+    """What became of the cases.
+
+    Attributes
+    ----------
+    records
+        Method name to its records, in the manifest's order.
+    missing
+        Baseline's name to the reason why there is none.
+    failed
+        Case name to the sentence why it could not be judged.
+    rows
+        Of the artefact battery, one a case, artefact, severity and method.
+    """
+
+    candidates: list[Candidate]
+    records: dict[str, list[CaseRecord]]
+    missing: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def judge_cohort(
+    model: Model,
+    cohort: Cohort,
+    out: Path,
+    settings: Settings,
+    *,
+    ceiling: Model | None = None,
+    resume: bool = False,
+    progress: Progress = lambda stage, fraction: None,
+    event: Callable[..., None] = lambda name, **fields: None,
+) -> Judged:
+    """Judge all cases of a split by all methods.
+
+    Parameters
+    ----------
+    out
+        The folder; exists, and this run is the only one at work in it.
+    event
+        Called with "case", `case`, `status` ("done", "skipped" or "failed") and, where failed, `message`.
+
+    Raises
+    ------
+    InputError
+        If there is no case to judge or none could be judged, the cases are not held out, or the folder holds another
+        evaluation.
+    """
+    cases = cases_of(cohort, settings)
+    seen = Seen(model, settings.split)
+    seen.check_patients(cases)
+    _begin(out, _identity(model, ceiling, cohort, settings), resume)
+    baselines = _baselines(model, cohort, out, settings, progress)
+    candidates = candidates_of(model, baselines, ceiling)
+    judged = Judged(candidates, {c.name: [] for c in candidates}, dict(baselines.missing))
+    judging = _Judging(settings, out, seen, judged)
+    battery = battery_cases(cases, settings.artefacts)
+    total = len(cases) + len(battery)
+    for done, case in enumerate(cases):
+        progress(f"judging {case.case}", done / total)
+        event("case", case=case.case, **judging.judge(case))
+    if len(judged.failed) == len(cases):
+        raise InputError(next(iter(judged.failed.values())))
+    if settings.split == "validate":
+        _judge_out_of_fold(judged, judging.rows)
+    for done, case in enumerate(case for case in battery if case.case not in judged.failed):
+        judging.spoil(case, lambda part, done=done: progress("artefacts", (len(cases) + done + part) / total))  # type: ignore[misc]
+    judged.notes += _notes(judged, seen, judging)
+    return judged
+
+
+def cases_of(cohort: Cohort, settings: Settings) -> Sequence[Case]:
+    """The cases of the split, each with the column that clusters it.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one has no value in that column.
+    """
+    cases = cohort.of(split=settings.split).cases
+    if not cases:
+        splits = sorted({case.split or "(none)" for case in cohort})
+        raise InputError(
+            f"{cohort.path}: no case is in the split {settings.split!r} (there are {', '.join(splits)}); "
+            "give another --split, or fill in the manifest's split column."
+        )
+    for case in cases:
+        if settings.cluster != PATIENT and settings.cluster not in case.covariates:
+            known = sorted({name for other in cohort for name in other.covariates})
+            raise InputError(
+                f"{cohort.path}: the case {case.case} has no value in the column {settings.cluster!r} that clusters "
+                f"the cases; the columns are {', '.join([PATIENT, *known])}."
+            )
+    return cases
+
+
+def cluster_of(case: Case, column: str) -> str:
+    """What the case is drawn with."""
+    return case.patient if column == PATIENT else case.covariates[column]
+
+
+class _Judging:
+    """Judges one case after the other, or takes what is there already."""
+
+    def __init__(self, settings: Settings, out: Path, seen: Seen, judged: Judged) -> None:
+        self.settings, self.out, self.seen, self.judged = settings, out, seen, judged
+        self.rows: dict[str, dict[str, Row]] = {}  # case to what the supervised baselines go by
+        self.failures: dict[str, dict[str, str]] = {}  # baseline to case to sentence
+
+    def judge(self, case: Case) -> dict[str, Any]:
+        path = self.out / FOLDER / f"{case.case}.npz"
+        cluster = cluster_of(case, self.settings.cluster)
+        if path.exists():
+            records, extra = read_records(path)
+            self._take(case, {name: replace(record, cluster=cluster) for name, record in records.items()}, extra)
+            return {"status": "skipped"}
+        try:
+            volume = load_case_volume(case)
+            self.seen.check_image(case, volume)
+            truth = load_case_mask(case, volume)
+            made = judge_case(self.judged.candidates, case, volume, truth, cluster=cluster, device=self.settings.device)
+        except (OutputError, NotHeldOut):
+            raise
+        except Exception as error:
+            sentence = None if stops_writing(error) else sentence_of(error)
+            if sentence is None:
+                raise
+            self.judged.failed[case.case] = sentence
+            return {"status": "failed", "message": sentence}
+        extra = {"rows": made.rows, "failures": made.failures}
+        write_records(path, made.records, extra)
+        self._take(case, made.records, extra)
+        return {"status": "done", "volume_score": made.records[self.judged.candidates[0].name].volume_score}
+
+    def _take(self, case: Case, records: Mapping[str, CaseRecord], extra: Mapping[str, Any]) -> None:
+        for name, record in records.items():
+            if name in self.judged.records:
+                self.judged.records[name].append(record)
+        self.rows[case.case] = extra["rows"]
+        for name, sentence in extra["failures"].items():
+            self.failures.setdefault(name, {})[case.case] = sentence
+
+    def spoil(self, case: Case, progress: Callable[[float], None]) -> None:
+        settings = self.settings
+        path = self.out / "artefacts" / f"{case.case}-{settings.artefacts}-{settings.seed}.json"
+        if path.exists():
+            self.judged.rows += json.loads(path.read_text(encoding="utf-8"))
+            return
+        methods = battery_candidates(self.judged.candidates)
+        rows = battery_of_case(
+            methods,
+            load_case_volume(case),
+            settings.artefacts,
+            device=settings.device,
+            seed=settings.seed,
+            progress=progress,
+        )
+        write_json(path, rows)
+        self.judged.rows += rows
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    atomically(path, write)
+
+
+def _identity(model: Model, ceiling: Model | None, cohort: Cohort, settings: Settings) -> dict[str, Any]:
+    """What must agree for an evaluation to be continued."""
+    return {
+        "schema": SCHEMA,
+        "software": __version__,
+        "model": model.identity.sha256,
+        "ceiling": ceiling.identity.sha256 if ceiling else None,
+        "cohort": hashlib.sha256(cohort.path.read_bytes()).hexdigest(),
+        "split": settings.split,
+        "baselines": "refitted" if settings.refit else "stored",
+    }
+
+
+def _begin(out: Path, identity: dict[str, Any], resume: bool) -> None:
+    path = out / STATE
+    if not path.exists():
+        if others := [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]:
+            raise OutputError(f"{out}: the folder holds something else ({others[0]}); choose an empty one.")
+        write_json(path, identity)
+        return
+    if not resume:
+        raise OutputError(
+            f"{out}: the folder holds an evaluation; go on with it with --resume, or choose another folder."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key, value in identity.items() if found.get(key) != value]
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); choose another folder.") from error
+    if differing:
+        raise InputError(f"{out}: the evaluation in this folder had another {differing[0]}; choose another folder.")
+
+
+def _baselines(model: Model, cohort: Cohort, out: Path, settings: Settings, progress: Progress) -> Baselines:
+    """Those of the bundle; where it holds none, or on request, fitted to this cohort's normals and kept in `out`."""
+    stored = None if settings.refit else stored_baselines(model)
+    if stored is not None:
+        return stored
+    folder = out / ATTACHED
+    if (folder / "baselines.json").exists():
+        return from_files({ATTACHED + path.name: path.read_bytes() for path in folder.iterdir()}, model)
+    fitted = fit_baselines(model, cohort, device=settings.device, progress=progress)
+    # The table last: where it is, all is there.
+    for name, content in sorted(fitted.to_files(model).items(), key=lambda item: item[0].endswith(".json")):
+        atomically(out / name, lambda temporary, content=content: _write_bytes(temporary, content))  # type: ignore[misc]
+    return fitted
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _judge_out_of_fold(judged: Judged, rows: Mapping[str, Mapping[str, Row]]) -> None:
+    """On the cases that the supervised baselines are fitted to, they judge each without having seen its patient."""
+    for name in SUPERVISED:
+        records = judged.records.get(name)
+        if not records:
+            continue
+        scores = out_of_fold(
+            [rows[r.case][name] for r in records], [r.label for r in records], [r.patient for r in records]
+        )
+        if scores is None:
+            judged.missing[name] = "too few patients of each class to judge the split it is fitted on out of fold"
+            judged.records[name] = []
+        else:
+            judged.records[name] = [
+                replace(record, volume_score=score, called=None, p_value=None)
+                for record, score in zip(records, scores, strict=True)
+            ]
+
+
+def _notes(judged: Judged, seen: Seen, judging: _Judging) -> list[str]:
+    notes = []
+    if not seen.known:
+        notes.append(
+            "The model's bundle does not say whom it was trained on: whether these cases are held out is unknown."
+        )
+    notes += [f"The baseline {name} is missing: {reason}." for name, reason in judged.missing.items()]
+    for name, failures in judging.failures.items():
+        notes.append(f"{name} could not judge {len(failures)} cases, such as {next(iter(failures.values()))}")
+    if judged.failed:
+        notes.append(f"{len(judged.failed)} cases could not be judged: {', '.join(judged.failed)}.")
+    return notes
