@@ -11,6 +11,8 @@ usage: python3 Testing/run_tests.py [--help] [arguments of pytest ...]
 
 Makes the virtual environment .venv in the checkout where it is absent or out of date (a download of about 1 GB the
 first time, seconds afterwards), then runs ruff, mypy and the tests. It can be interrupted and run again at any time.
+Libraries of the system that off-screen drawing needs (OpenGL in software) are installed where the command runs as root
+with apt-get; elsewhere it names the command that installs them.
 
 Everything but --help is passed to pytest, for example:
   -k NAME          only tests whose name contains NAME
@@ -39,6 +41,7 @@ def main(arguments):
     import _environment
 
     _environment.run_inside(("demo", "test", "train"))
+    passes("the libraries of the system", ("harness.libraries",), os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     failed = [what for what, command in CHECKS if not passes(what, command, root)]
     if failed:
         print("Not in order: " + ", ".join(failed) + ". The tests run all the same, but the result is a failure.")

@@ -20,9 +20,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .libraries import explain_missing_library
-
-__all__ = ["grab", "open_module", "save_png", "start"]
+__all__ = ["grab", "open_module", "pixel_of", "save_png", "start"]
 
 # Read by Qt and VTK when they are imported: no display is needed, and enums are integers as in PythonQt.
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -35,11 +33,14 @@ def start() -> None:
 
     Raises
     ------
-    ImportError
-        If a library of the system is missing; the message names the package that has it.
+    libraries.LibrariesMissing
+        If libraries of the system are missing; the message names the command that installs them.
     """
-    with explain_missing_library():
-        from . import application
+    from . import libraries
+
+    libraries.require()
+    from . import application
+
     application.start()
 
 
@@ -68,3 +69,10 @@ def save_png(view: Any, path: Any) -> Any:
     from .views import save_png
 
     return save_png(view, path)
+
+
+def pixel_of(slice_widget: Any, ras: tuple[float, float, float]) -> tuple[int, int]:
+    """Row and column of a position in the picture of a slice view: see `views.pictures.pixel_of`."""
+    from .views import pixel_of
+
+    return pixel_of(slice_widget, ras)

@@ -15,7 +15,7 @@ from PySide6 import QtCore, QtWidgets
 
 from . import hierarchy, pythonqt, scene, widgets
 from .files import CoreIOManager
-from .modules import LoadableModule, ModuleManager, ModulePanel
+from .modules import LoadableModule, Module, ModuleManager, ModulePanel
 from .ui_files import UiLoader
 from .views import LayoutManager
 from .window import MainWindow
@@ -79,6 +79,13 @@ class Application(QtWidgets.QApplication):
 
     def moduleDocumentationUrl(self, module: str) -> str:
         return f"{self.documentationBaseUrl}user_guide/modules/{module.lower()}.html"
+
+    def unload_modules(self) -> None:
+        """What quitting does: everything that wants to know is told, then every scripted module is taken away."""
+        self.aboutToQuit.emit()
+        for module in list(vars(slicer.modules).values()):
+            if isinstance(module, Module):
+                self._manager.unload(module.name)
 
     def pauseRender(self) -> None:
         """Views render when they are asked to; nothing is to be paused."""

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .layout import LayoutManager
-from .pictures import grab, save_png
+from .pictures import grab, pixel_of, save_png
 
-__all__ = ["LayoutManager", "grab", "save_png"]
+__all__ = ["LayoutManager", "grab", "pixel_of", "save_png"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PySide6 import QtCore, QtGui, QtWidgets
 from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
 from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
 
 
@@ -43,6 +44,25 @@ def save_png(view: Any, path: str | Path) -> np.ndarray:
     if not image_of(picture).save(str(path)):
         raise OSError(f"{path} cannot be written")
     return picture
+
+
+def pixel_of(slice_widget: Any, ras: tuple[float, float, float]) -> tuple[int, int]:
+    """Where a position lies in the picture that `grab` makes of a slice view.
+
+    Parameters
+    ----------
+    ras
+        Right, anterior, superior, in mm.
+
+    Returns
+    -------
+    Row and column; outside the picture if the position is not in view.
+    """
+    to_view = vtkMatrix4x4()
+    vtkMatrix4x4.Invert(slice_widget.mrmlSliceNode().GetXYToRAS(), to_view)
+    x, y, *_ = to_view.MultiplyPoint((*ras, 1.0))
+    rows = slice_widget.sliceView().renderWindow().GetSize()[1]
+    return rows - 1 - round(y), round(x)
 
 
 def pixels_of(window: Any) -> np.ndarray:

@@ -51,7 +51,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._combo)
-        self._combo.currentTextChanged.connect(lambda *_: self._announce())
+        self._combo.currentIndexChanged.connect(lambda *_: self._announce())
         self._combo.activated.connect(self._activated)
         self._model.rowsRemoved.connect(lambda *_: self._leave_what_is_gone())
         self.setEnabled(False)
@@ -153,6 +153,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self._remove(node)
         elif self._model.index(row, 0).data() != node.GetName():
             self._model.item(row).setText(node.GetName())
+            if row == self._combo.currentIndex:
+                self._announce()  # Slicer listens to the text, so a new name counts as a change
 
     def _remove(self, node: Any) -> None:
         row = self._row_of(node.GetID())
