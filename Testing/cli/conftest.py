@@ -46,6 +46,7 @@ detector: zscore
 options: {smooth: 1.0}
 input: {kind: volume, modalities: [MR], intensity: mr-robust, grid: template, spacing: [6.0, 6.0, 6.0]}
 findings: {least_ml: 1.0}
+calibration: {method: split}
 """
 
 

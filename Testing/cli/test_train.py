@@ -112,7 +112,8 @@ def test_a_cohort_without_calibration_normals_is_refused(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = manifest(cohort, tmp_path / "cohort", lambda text: text.replace(",calibrate", ",test"))
-    assert train("zscore_brain", "--cohort", copy, "--out", tmp_path / "run") == 2
+    split = ("--set", "calibration.method=split")
+    assert train("zscore_brain", *split, "--cohort", copy, "--out", tmp_path / "run") == 2
     assert "no normal case (label 0) in the split 'calibrate'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

@@ -44,6 +44,7 @@ options: {widths: [4, 8], latent: 8, dropout: 0.1, variational: true, kl_weight:
 input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
 training: {epochs: 4, batch: 8, learning_rate: 0.003, plateau_patience: 0}
 findings: {least_ml: 1.0}
+calibration: {method: split}
 """
 SPEC = InputSpec("slices", ("MR",), "mr-robust", spacing=(8.0, 8.0, 8.0), size=(32, 32))
 

@@ -8,7 +8,8 @@ event       further keys
 progress    `stage` (str), `case` (str or null), `fraction` (0...1 of the whole command, never falling; of the
             stage with `train`), `eta_s` (seconds left of the same, number or null while unknown)
 training    of `train` by gradient: `epoch`, `step`, `steps`, `train_loss`, `validation_loss` (null within an
-            epoch), `eta_s` (number or null), `memory_bytes` (the most so far)
+            epoch), `eta_s` (number or null), `memory_bytes` (the most so far); in the fold of a
+            cross-conformal calibration also `fold` (from 1)
 case        `case`, `status` ("done", "skipped", "failed"); where done: `folder`, `volume_score`, `abnormal`
             (bool), `p_value`, `findings`; where failed: `message`, one sentence
 warning     `message`, one sentence; `case` (str or null)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.imaging.write import atomically
 
 from .calibration import Calibrator, Reducer, Sketch
 from .contract import Detector
@@ -59,33 +61,50 @@ class Gathering:
     """The raw maps of calibration normals, gathered one by one, until they make a calibration.
 
     Several detectors can be calibrated in one pass over the normals, each with a gathering of its own.  Use as a
-    context manager: the maps wait in a temporary folder.
+    context manager.
 
     Parameters
     ----------
     reducer, least_size
         Of the calibration to be made.
+    folder
+        Where the maps wait and stay, so that a run that was stopped need not score them again; None for a temporary
+        folder that goes with the gathering.
     """
 
-    def __init__(self, reducer: Reducer, least_size: LeastSize) -> None:
+    def __init__(self, reducer: Reducer, least_size: LeastSize, folder: Path | None = None) -> None:
         self._reducer, self._least_size = reducer, least_size
-        self._sketches: list[Sketch] = []
-        self._kept: list[tuple[Path, tuple[int, int, int], int]] = []  # file, shape, least voxels of a finding
-        self._folder = tempfile.TemporaryDirectory(prefix="calibration-")
+        self._temporary = tempfile.TemporaryDirectory(prefix="calibration-") if folder is None else None
+        self._folder = Path(self._temporary.name) if self._temporary else folder or Path()
+        self._count = 0
 
     def __enter__(self) -> Gathering:
         return self
 
     def __exit__(self, *_failure: object) -> None:
-        self._folder.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
-    def add(self, volume: Volume, raw: RawScore) -> None:
-        """Take in one normal."""
-        values = raw.raw[raw.scored]
-        self._sketches.append(Sketch.of(values))
-        path = Path(self._folder.name) / f"{len(self._sketches)}.npz"
-        np.savez(path, values=values, scored=np.packbits(raw.scored))
-        self._kept.append((path, volume.shape, self._least_size.voxels(volume)))
+    def holds(self, name: str) -> bool:
+        """Whether the normal of that name was taken in before."""
+        return (self._folder / f"{name}.npz").exists()
+
+    def add(self, volume: Volume, raw: RawScore, name: str | None = None) -> None:
+        """Take in one normal, under a name of its own.
+
+        Raises
+        ------
+        OutputError
+            If its map cannot be kept.
+        """
+        self._count += 1
+        content: dict[str, NDArray] = {
+            "values": raw.raw[raw.scored],
+            "scored": np.packbits(raw.scored),
+            "shape": np.array(volume.shape),
+            "least_voxels": np.array(self._least_size.voxels(volume)),
+        }
+        atomically(self._folder / f"{name or self._count}.npz", lambda partial: _save(partial, content))
 
     def calibration(self) -> Calibration:
         """Curve, volume scores, threshold and decision of the normals taken in.
@@ -95,18 +114,29 @@ class Gathering:
         InputError
             With fewer than two.
         """
-        if len(self._sketches) < 2:
-            raise InputError(f"Calibration needs at least 2 normal cases; there are {len(self._sketches)}.")
-        calibrator = Calibrator.fit(self._sketches)
+        paths = sorted(self._folder.glob("[!.]*.npz"))
+        if len(paths) < 2:
+            raise InputError(f"Calibration needs at least 2 normal cases; there are {len(paths)}.")
+        calibrator = Calibrator.fit([Sketch.of(_read(path)["values"]) for path in paths])
         scores, counts = [], []
-        for path, shape, least_voxels in self._kept:
-            with np.load(path, allow_pickle=False) as data:
-                rarity_values = calibrator(data["values"])
-                scored = np.unpackbits(data["scored"], count=int(np.prod(shape))).reshape(shape).view(bool)
+        for path in paths:
+            kept = _read(path)
+            shape = tuple(int(n) for n in kept["shape"])
+            rarity_values = calibrator(kept["values"])
             scores.append(self._reducer(rarity_values))
             rarity = np.zeros(shape, dtype=np.float32)
-            rarity[scored] = rarity_values
-            counts.append(count_findings(rarity, least_voxels))
+            rarity[np.unpackbits(kept["scored"], count=int(np.prod(shape))).reshape(shape).view(bool)] = rarity_values
+            counts.append(count_findings(rarity, int(kept["least_voxels"])))
         threshold = Threshold.fit(counts, self._least_size)
         normal_scores = np.sort(np.array(scores))
         return Calibration(calibrator, self._reducer, threshold, normal_scores, Decision.by_normals(normal_scores))
+
+
+def _save(path: Path, content: dict[str, NDArray]) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **content)
+
+
+def _read(path: Path) -> dict[str, NDArray]:
+    with np.load(path, allow_pickle=False) as data:
+        return {name: data[name] for name in data.files}

@@ -57,15 +57,17 @@ def run(args: argparse.Namespace) -> int:
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
     from AnomalyTrainingLib.evaluation.baselines.fit import attach_baselines
     from AnomalyTrainingLib.training.config import read_config
+    from AnomalyTrainingLib.training.roles import Roles
     from AnomalyTrainingLib.training.run import train
-    from AnomalyTrainingLib.training.statistics import Roles
 
     changes = [*args.changes, *([f"options.loss={args.loss}"] if args.loss else [])]
     config = read_config(args.config, changes)
     cohort = read_manifest(args.cohort)
-    Roles.of(cohort)  # refuses a cohort without training or calibration normals before a folder is made
+    roles = Roles.of(cohort, config)  # refuses a cohort without the normals it needs before a folder is made
     choose_device(args.device, 0)
     with Progress(args.progress, by_stage=True) as progress:
+        if notice := roles.notice():
+            progress.say(notice)
         for oddity in check_cohort(cohort, needs=(0,), progress=progress).texts("warning"):
             progress.warn(oddity)
         with _nothing_left(args.out), _enough_memory(config.training.batch), OutputFolder(args.out) as folder:
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
                 resume=args.resume,
                 progress=progress,
                 events=lambda fields: progress.event("training", **fields),
+                warn=progress.warn,
                 finish=attach_baselines,
             )
         if warning := model.calibration.warning():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +21,7 @@ from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume
 
 from .augment import Augmentation
 from .config import AugmentSection
-
-
-def seed_of(*parts: object) -> int:
-    """A number below 2^31 that is a function of its parts alone, on every machine."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big") >> 1
+from .seeds import seed_of
 
 
 class PreparedCases:

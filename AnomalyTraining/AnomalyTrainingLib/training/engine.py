@@ -29,7 +29,8 @@ from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.scoring.contract import Batch, Detector
 
 from .config import TrainingSection
-from .data import EpochOrder, TrainingSlices, ValidationSlices, as_it_is, seed_of
+from .data import EpochOrder, TrainingSlices, ValidationSlices, as_it_is
+from .seeds import seed_of
 
 LAST, BEST = "last.ckpt", "best.pt"
 EVENT_INTERVAL_S = 1.0

@@ -1,9 +1,8 @@
-"""Fitting of detectors trained by gradient: prepare, train, calibrate."""
+"""Fitting of detectors trained by gradient: prepare, train."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +12,22 @@ from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.models.devices import choose_device
 from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
-from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.registry import build
-from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
+from AnomalyTrainingLib.cohorts.manifest import Case
 
 from .config import TrainConfig
-from .data import PreparedCases, TrainingSlices, ValidationSlices, seed_of
+from .data import PreparedCases, TrainingSlices, ValidationSlices
 from .engine import Events, fit_by_gradient
-from .statistics import ProgressCallback, Roles, calibrated_model, make_template
+from .seeds import seed_of
+from .statistics import Fitted, ProgressCallback, make_template, rebuilt, training_facts
 
 
 def fit_gradient(
     config: TrainConfig,
-    cohort: Cohort,
-    out: Path,
+    cases: tuple[Case, ...],
+    validation: tuple[Case, ...],
+    folder: Path,
+    slices: Path,
     *,
     device: str = "auto",
     seed: int = 0,
@@ -34,24 +35,27 @@ def fit_gradient(
     on_template: Callable[[Template], None] = lambda template: None,
     progress: ProgressCallback = lambda stage, fraction: None,
     events: Events = lambda fields: None,
-) -> Model:
-    """Train and calibrate a detector that has a loss.
+) -> Fitted:
+    """Train a detector that has a loss.
 
     Parameters
     ----------
-    out
-        The run's folder: `prepared/` and `checkpoints/` in it are made, or gone on from.
+    validation
+        Normals to tell when to stop; without any, a share of the training patients is kept for it.
+    folder
+        Takes the checkpoints and logs, or holds those of a stopped run, which are gone on from.
+    slices
+        Takes the prepared slices; they can be shared by trainings whose template is the same.
 
     Raises
     ------
     InputError
-        If a split is empty, a case cannot be read, or there is nobody to validate on.
+        If a case cannot be read, or there is nobody to validate on.
     """
-    roles = Roles.of(cohort)
     spec = config.input.spec()
     if spec.kind != "slices":
         raise InputError(f"Training by gradient takes `input.kind: slices`, not {spec.kind!r}.")
-    training, validation = validation_split(roles.train, tuple(cohort.of(split="validate", label=0)), config, seed)
+    training, validation = validation_split(cases, validation, config, seed)
     detector = _initial(config, spec, seed)
     if template is None and spec.grid != "own":
         template = make_template(spec, training, progress)
@@ -59,30 +63,26 @@ def fit_gradient(
     count = len(training) + len(validation)
 
     def prepared(cases: tuple[Case, ...], before: int) -> PreparedCases:
-        return PreparedCases(
-            cases, spec, template, out / "prepared", lambda done: progress("preparing", (before + done) / count)
-        )
+        return PreparedCases(cases, spec, template, slices, lambda done: progress("preparing", (before + done) / count))
 
     summary = fit_by_gradient(
         detector,
         TrainingSlices(prepared(training, 0), config.training.augment, seed),
         ValidationSlices(prepared(validation, len(training))),
         config.training,
-        out / "checkpoints",
+        folder,
         device=choose_device(device, 0).device,
         seed=seed,
         progress=progress,
         events=events,
     )
-    model = calibrated_model(config, detector, template, roles, device, progress)
     facts = {
-        "normals": len(training),
-        "patients": len({case.patient for case in training}),
+        **training_facts(training),
         "validation normals": len(validation),
         "seed": seed,
         **{name.replace("_", " "): value for name, value in summary.items()},
     }
-    return replace(model, info={**model.info, "training": facts})
+    return Fitted(rebuilt(config, detector), template, facts)
 
 
 def validation_split(

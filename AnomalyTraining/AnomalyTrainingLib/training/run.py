@@ -2,7 +2,8 @@
 
 `run.json` says which configuration and cohort the folder belongs to and whether the run has ended; `template.npz` is
 kept as soon as it is built, so that a run that was killed goes on from there; `model/` is the fitted, calibrated model.
-A run by gradient also holds `checkpoints/` (last and best, and the logs) and, until it ends, `prepared/`.
+A run by gradient also holds `checkpoints/` (last and best, and the logs) and, until it ends, `prepared/`; one with
+cross-conformal calibration, until it ends, `folds/`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.models.bundle import load_bundle, read_attachments, write_bundle
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.registry import detector_class
-from AnomalyTrainingLib.cohorts.manifest import Cohort
+from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 
+from .calibrating import as_model, held_out, out_of_fold
 from .config import TrainConfig
-from .statistics import ProgressCallback, fit
+from .deciding import decided_by_roc
+from .roles import Roles
+from .statistics import Fitted, ProgressCallback, fit_statistics
 
 FORMAT = "anomaly-run/1"
 
@@ -45,6 +49,7 @@ def train(
     progress: ProgressCallback = lambda stage, fraction: None,
     events: Callable[[Mapping[str, Any]], None] = lambda fields: None,
     finish: Finish | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Model:
     """Fit a detector into a run folder and return the calibrated model.
 
@@ -53,9 +58,11 @@ def train(
     resume
         Continue a run of the same configuration, cohort and seed; a run that has ended is returned as it is.
     events
-        Called with the state of training by gradient (`engine.Events`).
+        Called with the state of training by gradient (`engine.Events`), and `fold` where it is that of a fold.
     finish
         Called with the calibrated model before it is written.
+    warn
+        Called with a sentence where something was not possible as configured.
 
     Raises
     ------
@@ -65,29 +72,85 @@ def train(
         If the folder exists (without `resume`) or cannot be written.
     """
     out = Path(out)
+    roles = Roles.of(cohort, config)
     state = _begin(out, _identity(config, cohort, seed), resume)
     if state["state"] == "done":
         return load_bundle(out / "model")
-    kept = out / "template.npz"
-    common: dict[str, Any] = {
-        "device": device,
-        "template": Template.from_file(kept) if kept.exists() else None,
-        "on_template": lambda template: write_atomically(kept, template.to_bytes()),
-        "progress": progress,
-    }
-    if detector_class(config.detector).passes > 0:
-        model = fit(config, cohort, **common)
-    else:
-        from .gradient import fit_gradient  # Lightning and MONAI take seconds to import
-
-        model = fit_gradient(config, cohort, out, seed=seed, events=events, **common)
+    fitting = _Fitting(config, roles, out, device, seed, progress, events)
+    calibration = None
+    if roles.folds:
+        calibration = out_of_fold(config, roles, out / "folds", fitting.fold, seed, device, progress)
+    fitted = fitting.final()
+    if calibration is None:
+        calibration = held_out(config, fitted, roles.calibrate, device, progress)
+    model = as_model(config, fitted, calibration, roles)
+    if roles.decide:
+        model, warning = decided_by_roc(model, roles.decide, device, progress)
+        if warning:
+            warn(warning)
     if finish is not None and not (out / "model").exists():
         model = finish(config, cohort, model, device, progress)
     written = write_bundle(model, out / "model") if not (out / "model").exists() else load_bundle(out / "model")
     _write_state(out, {**state, "state": "done", "model_sha256": written.identity.sha256})
-    kept.unlink(missing_ok=True)
-    shutil.rmtree(out / "prepared", ignore_errors=True)
+    _clear(out)
     return written
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Fits detectors to cases of a run, each in a folder of its own."""
+
+    config: TrainConfig
+    roles: Roles
+    out: Path
+    device: str
+    seed: int
+    progress: ProgressCallback
+    events: Callable[[Mapping[str, Any]], None]
+
+    def final(self) -> Fitted:
+        """The detector of the run."""
+        return self._fit(self.roles.train, self.out, self.progress, self.events)
+
+    def fold(self, cases: tuple[Case, ...], folder: Path, number: int) -> Fitted:
+        """The detector of a fold."""
+        name = f"fold {number}/{self.roles.folds}"
+        return self._fit(
+            cases,
+            folder,
+            lambda stage, fraction: self.progress(f"{name}: {stage}", fraction),
+            lambda fields: self.events({**fields, "fold": number}),
+        )
+
+    def _fit(
+        self,
+        cases: tuple[Case, ...],
+        folder: Path,
+        progress: ProgressCallback,
+        events: Callable[[Mapping[str, Any]], None],
+    ) -> Fitted:
+        kept = folder / "template.npz"
+        common: dict[str, Any] = {
+            "template": Template.from_file(kept) if kept.exists() else None,
+            "on_template": lambda template: write_atomically(kept, template.to_bytes()),
+            "progress": progress,
+        }
+        if detector_class(self.config.detector).passes > 0:
+            return fit_statistics(self.config, cases, **common)
+        from .gradient import fit_gradient  # Lightning and MONAI take seconds to import
+
+        # What does not depend on a template is prepared once for all folds.
+        slices = (self.out if self.config.input.grid == "own" else folder) / "prepared"
+        places = (folder / "checkpoints", slices)
+        common |= {"device": self.device, "seed": self.seed, "events": events}
+        return fit_gradient(self.config, cases, self.roles.validate, *places, **common)
+
+
+def _clear(out: Path) -> None:
+    """Take away what only a run that is to be continued needs."""
+    (out / "template.npz").unlink(missing_ok=True)
+    for name in ("prepared", "folds"):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def export(run: Path | str, out: Path | str) -> Model:

@@ -1,0 +1,101 @@
+"""Which cases of a cohort are used for what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from AnomalyDetectionLib.errors import InputError
+from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
+
+from .config import TrainConfig
+from .seeds import seed_of
+
+CROSS_BELOW = 60
+"""With fewer normals than that (of train and calibrate together) too few would be left to calibrate on."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The cases of a cohort by what they are used for.
+
+    Attributes
+    ----------
+    train, calibrate
+        Normals that the detector is fitted to and calibrated on: the splits of these names, or all of both for both
+        where calibration is cross-conformal.
+    validate
+        Normals that tell a detector trained by gradient when to stop; may be empty.
+    decide
+        Normal and abnormal cases that thresholds are chosen on; empty unless they are chosen by ROC.
+    folds
+        Of cross-conformal calibration; 0 where the calibration normals are held out.
+    """
+
+    train: tuple[Case, ...]
+    calibrate: tuple[Case, ...]
+    validate: tuple[Case, ...] = ()
+    decide: tuple[Case, ...] = ()
+    folds: int = 0
+
+    @classmethod
+    def of(cls, cohort: Cohort, config: TrainConfig) -> Roles:
+        """The roles that a configuration gives the cases of a cohort.
+
+        Raises
+        ------
+        InputError
+            If the cases for a role are missing.
+        """
+        train, calibrate = (tuple(cohort.of(split=name, label=0)) for name in ("train", "calibrate"))
+        validate = tuple(cohort.of(split="validate"))
+        normals = tuple(case for case in validate if case.label == 0)
+        by_roc = config.threshold.method == "roc"
+        if by_roc and len(normals) in (0, len(validate)):
+            raise InputError(
+                f"{cohort.path}: `threshold.method: roc` chooses thresholds on normal and abnormal cases of the split "
+                f"'validate', and there are {len(normals)} normal and {len(validate) - len(normals)} abnormal ones; "
+                "add them, or use `method: normals`."
+            )
+        decide = validate if by_roc else ()
+        method = config.calibration.method
+        if method == "cross" or (method == "auto" and len(train) + len(calibrate) < CROSS_BELOW):
+            both = (*train, *calibrate)
+            patients = len({case.patient for case in both})
+            if patients < 2:
+                raise InputError(
+                    f"{cohort.path}: cross-conformal calibration needs normals (label 0) of at least 2 patients in the "
+                    f"splits 'train' and 'calibrate'; there {'is one' if patients else 'are none'}."
+                )
+            return cls(both, both, normals, decide, min(config.calibration.folds, patients))
+        for name, cases in (("train", train), ("calibrate", calibrate)):
+            if not cases:
+                raise InputError(
+                    f"{cohort.path}: there is no normal case (label 0) in the split {name!r}; "
+                    "make the manifest with --split, or fill in its split column."
+                )
+        return cls(train, calibrate, normals, decide)
+
+    def notice(self) -> str | None:
+        """What cross-conformal calibration means for the run, for who starts it; None where normals are held out."""
+        if not self.folds:
+            return None
+        return (
+            f"Calibration is cross-conformal: {self.folds + 1} detectors are fitted, one to all {len(self.train)} "
+            f"normals and {self.folds} that each leave out the normals they score (`--set calibration.method=split` "
+            "fits one, and holds the split 'calibrate' out)."
+        )
+
+
+def folds_of(cases: tuple[Case, ...], count: int, seed: int) -> Iterator[tuple[tuple[Case, ...], tuple[Case, ...]]]:
+    """(those to fit to, those left out) of each fold; a patient's cases stay together, and each is left out once."""
+    patients = sorted({case.patient for case in cases})
+    order = np.random.default_rng(seed_of("folds", seed)).permutation(len(patients))
+    fold = {patients[index]: place % count for place, index in enumerate(order)}
+    for number in range(count):
+        yield (
+            tuple(case for case in cases if fold[case.patient] != number),
+            tuple(case for case in cases if fold[case.patient] == number),
+        )
