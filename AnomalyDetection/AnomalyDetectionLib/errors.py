@@ -9,7 +9,7 @@ from pathlib import Path
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
 NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
-_OUT_OF_MEMORY_TEXT = re.compile(r"out of memory|can't allocate memory|bad.?alloc|failed to allocate memory", re.I)
+_OUT_OF_MEMORY_TEXT = re.compile(r"out of memory|(?:can't|cannot|failed to) allocate memory|bad.?alloc", re.I)
 
 
 class InputError(ValueError):
@@ -50,7 +50,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True for MemoryError and for what torch and SimpleITK raise instead (told by name: torch is not imported)."""
     if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
         return True
-    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY_TEXT.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and speaks_of_memory(str(error))
+
+
+def speaks_of_memory(text: str) -> bool:
+    """True for what libraries write when memory has run out, also in the last words of a process they abort."""
+    return _OUT_OF_MEMORY_TEXT.search(text) is not None
 
 
 def stops_writing(error: BaseException) -> bool:

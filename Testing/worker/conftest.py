@@ -13,6 +13,7 @@ import pytest
 import simulated
 import torch
 
+from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.imaging.geometry import Grid, resample
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.models.bundle import write_bundle
@@ -23,6 +24,7 @@ from AnomalyDetectionLib.scoring.prepare import prepare
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 from AnomalyDetectionLib.worker.process import Worker
+from AnomalyDetectionLib.worker.session import LIBRARY
 
 TROUBLE = '''
 import ctypes, os, time
@@ -45,10 +47,6 @@ class Trouble(ZScore):
             os.kill(os.getpid(), 9)
         elif what == "crash":
             os.abort()
-        elif what == "exit":
-            os._exit(3)
-        elif what == "leave":
-            os._exit(0)
         elif what == "raise":
             raise KeyError("a key")
         elif what == "allocate":
@@ -135,18 +133,57 @@ def plugins(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trouble(plugins: Path, tmp_path: Path) -> Callable[[str], None]:
     """Says what the plug-in is to do."""
-    return lambda what: (tmp_path / "trouble").write_text(what, encoding="utf-8") and None
+
+    def say(what: str) -> None:
+        (tmp_path / "trouble").write_text(what, encoding="utf-8")
+
+    return say
 
 
 @pytest.fixture
 def troubled(plugins: Path, tmp_path: Path) -> Iterator[Worker]:
     """A worker that finds the plug-in."""
-    path = os.pathsep.join([str(plugins), os.environ.get("PYTHONPATH", "")])
-    from AnomalyDetectionLib.worker.session import LIBRARY
-
-    environment = {"TROUBLE": str(tmp_path / "trouble"), "PYTHONPATH": os.pathsep.join([str(LIBRARY), path])}
+    path = os.pathsep.join([str(LIBRARY), str(plugins)])
+    environment = {"TROUBLE": str(tmp_path / "trouble"), "PYTHONPATH": path}
     with Worker(environment=environment) as own:
         yield own
+
+
+FAKE = """
+import json, os, subprocess, sys, time
+
+def say(**message):
+    print(json.dumps(message), flush=True)
+
+def hello(**changes):
+    facts = {"protocol": 1, "software": SOFTWARE, "python": "3", "torch": None, "pid": os.getpid()}
+    say(**{"type": "hello", **facts, **changes})
+
+def ask():
+    return json.loads(sys.stdin.readline())
+
+FOLDER = sys.argv[sys.argv.index("--folder") + 1]
+"""
+
+
+@pytest.fixture
+def pretend(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Makes workers whose program is the given text: what a real one never does."""
+    made: list[Worker] = []
+
+    def make(program: str, **settings: Any) -> Worker:
+        folder = tmp_path / f"fake{len(made)}" / "AnomalyDetectionLib" / "worker"
+        folder.mkdir(parents=True)
+        (folder.parent / "__init__.py").touch()
+        (folder / "__init__.py").touch()
+        text = FAKE.replace("SOFTWARE", repr(__version__)) + program
+        (folder / "__main__.py").write_text(text, encoding="utf-8")
+        made.append(Worker(environment={"PYTHONPATH": str(folder.parents[1])}, **settings))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> bool:

@@ -271,12 +271,14 @@ class Client:
             return
         if self._session is None:
             self._start_session()
+            if request is not self._current:  # the start failed, and the request with it
+                return
         if request.saving is not None and not request.saving.is_done:
             return
         if request.saving is not None and request.saving.error is not None:
             failure = _unsaved(request.saving.error)
             self._settle(request, lambda: request.watcher.failed(failure))
-        elif self._session is not None and self._session.hello is not None and request is self._current:
+        elif self._session is not None and self._session.hello is not None:
             request.sent = True
             try:
                 self._session.send(request.message)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from AnomalyDetectionLib import __version__
-from AnomalyDetectionLib.errors import one_line
+from AnomalyDetectionLib.errors import one_line, speaks_of_memory
 
 from .protocol import PROTOCOL, Lines, ProtocolError, decode, encode
 
@@ -20,6 +20,7 @@ LIBRARY = Path(__file__).resolve().parents[2]
 """The folder from which the worker imports the same code as this program."""
 
 _STDERR_TAIL = 20_000
+_LAST_WORDS = 4000
 _MOST_NOISE = 1_000_000
 _KILLED = 9
 
@@ -197,15 +198,18 @@ class Session:
         if self._dispatching:  # an answer's receiver has let events in: it is handled when that one is done
             return
         self._dispatching = True
+        raised: list[Exception] = []
         try:
             while self._inbox and not self._over:
                 for line in self._lines.feed(self._inbox.pop(0)):
                     if not self._over:
-                        self._take(line)
+                        self._take(line, raised)
         except ProtocolError as error:
             self.end(_gibberish(error))
         finally:
             self._dispatching = False
+        if raised:
+            raise raised[0]
 
     def logged(self, data: bytes) -> None:
         self._tail = (self._tail + data.decode("utf-8", "replace"))[-_STDERR_TAIL:]
@@ -230,7 +234,16 @@ class Session:
             sentence = f"The worker could not be started with {self._program} ({reason.rstrip('.')}); is Python there?"
             self._owner.ended(self, Failure("worker", sentence))
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, raised: list[Exception]) -> None:
+        """Handle one line; what an answer's receiver raises must not keep the next lines from being read."""
+        try:
+            self._handle(line)
+        except ProtocolError:
+            raise
+        except Exception as error:
+            raised.append(error)
+
+    def _handle(self, line: bytes) -> None:
         try:
             message = decode(line, "answer")
         except ProtocolError:
@@ -267,6 +280,11 @@ class Session:
             return "out-of-memory", (
                 "The worker was killed by the system, most likely because memory ran out; close other programs, choose "
                 "another device or score a smaller image, and try again."
+            )
+        if how.code != 0 and speaks_of_memory(self._tail[-_LAST_WORDS:]):
+            return "out-of-memory", (
+                "The worker ran out of memory; close other programs, choose another device or score a smaller image, "
+                "and try again."
             )
         if how.signal is not None:
             return "worker", f"The worker crashed ({_signal_name(how.signal)}); try again, on the CPU if it was a GPU."
