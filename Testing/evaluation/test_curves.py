@@ -86,6 +86,17 @@ def test_decision_metrics_are_those_of_scikit_learn(cases):
     assert list(confusion(labels, called).values()) == [hit, false, right, missed]
 
 
+def test_items_can_share_the_weight_of_their_case(cases):
+    labels, scores, weights = cases
+    of = np.random.default_rng(0).integers(0, 60, 60)
+    for ours, plain in (
+        (ranking_metrics(labels, scores, weights, of), ranking_metrics(labels, scores, weights[:, of])),
+        (decision_metrics(labels, scores > 0, weights, of), decision_metrics(labels, scores > 0, weights[:, of])),
+    ):
+        for name, rows in ours.items():
+            np.testing.assert_allclose(rows, plain[name], err_msg=name)
+
+
 def test_one_class_has_no_ranking_and_no_case_called_no_precision():
     ranking = ranking_metrics(np.zeros(4, dtype=int), np.arange(4.0), np.ones((2, 4)))
     assert all(np.isnan(rows).all() for rows in ranking.values())

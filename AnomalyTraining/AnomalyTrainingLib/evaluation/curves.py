@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Weights = NDArray[np.floating]
 Rows = NDArray[np.float64]
+Columns = NDArray[np.int64]
 
 SPECIFICITY = 0.95
 """Specificity at which the sensitivity is reported."""
@@ -24,7 +25,9 @@ _AT_ONCE = 4_000_000
 _SLACK = 1e-9
 
 
-def ranking_metrics(labels: NDArray[np.integer], scores: NDArray[np.floating], weights: Weights) -> dict[str, Rows]:
+def ranking_metrics(
+    labels: NDArray[np.integer], scores: NDArray[np.floating], weights: Weights, of: Columns | None = None
+) -> dict[str, Rows]:
     """AUROC, average precision and sensitivity at 95 % specificity.
 
     Parameters
@@ -32,13 +35,15 @@ def ranking_metrics(labels: NDArray[np.integer], scores: NDArray[np.floating], w
     labels, scores
         (n,), 0 or 1, and higher for more abnormal.
     weights
-        (rows, n).
+        (rows, n), or (rows, cases) with `of`.
+    of
+        (n,), the column of `weights` that each item goes by: the case of a slice.
 
     Returns
     -------
     `auroc`, `average_precision`, `sensitivity_at_95_specificity`, float64 (rows,).
     """
-    parts = [_of_curve(ill, called) for ill, called in _cumulated(labels, scores, weights)]
+    parts = [_of_curve(ill, called) for ill, called in _cumulated(labels, scores, weights, of)]
     names = ("auroc", "average_precision", "sensitivity_at_95_specificity")
     return {name: np.concatenate([part[n] for part in parts]) for n, name in enumerate(names)}
 
@@ -58,32 +63,46 @@ def _of_curve(true: Rows, false: Rows) -> tuple[Rows, Rows, Rows]:
 
 
 def _cumulated(
-    labels: NDArray[np.integer], scores: NDArray[np.floating], weights: Weights
+    labels: NDArray[np.integer], scores: NDArray[np.floating], weights: Weights, of: Columns | None = None
 ) -> Iterator[tuple[Rows, Rows]]:
-    """Weight of abnormal and of normal cases with at least each distinct score, highest first, after a 0."""
+    """Weight of abnormal and of normal items with at least each distinct score, highest first, after a 0."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) if ordered.size else np.zeros(0, dtype=np.int64)
-    ill = labels[order] > 0
-    step = max(1, _AT_ONCE // max(1, scores.size))
-    for start in range(0, weights.shape[0], step):
-        rows = weights[start : start + step][:, order].astype(np.float64)
-        yield tuple(_from_zero(np.cumsum(rows * part, axis=1)[:, last]) for part in (ill, ~ill))  # type: ignore[misc]
+    columns = order if of is None else of[order]
+    groups = [labels[order] > 0, labels[order] <= 0]
+    steps = [np.concatenate([[0], np.cumsum(group)[last]]) for group in groups]  # items of the group up to each step
+    at_once = max(1, _AT_ONCE // max(1, scores.size))
+    for start in range(0, weights.shape[0], at_once):
+        rows = weights[start : start + at_once]
+        sums = [np.cumsum(rows[:, columns[group]], axis=1, dtype=np.float64) for group in groups]
+        true, false = (_from_zero(part)[:, step] for part, step in zip(sums, steps, strict=True))
+        yield true, false
 
 
 def _from_zero(sums: Rows) -> Rows:
     return np.concatenate([np.zeros((sums.shape[0], 1)), sums], axis=1)
 
 
-def decision_metrics(labels: NDArray[np.integer], called: NDArray[np.bool_], weights: Weights) -> dict[str, Rows]:
-    """Accuracy, sensitivity, specificity, precision and F1 of a fixed decision, float64 (rows,) each."""
-    rows = weights.astype(np.float64)
+def decision_metrics(
+    labels: NDArray[np.integer], called: NDArray[np.bool_], weights: Weights, of: Columns | None = None
+) -> dict[str, Rows]:
+    """Accuracy, sensitivity, specificity, precision and F1 of a fixed decision, float64 (rows,) each.
+
+    The parameters are those of `ranking_metrics`.
+    """
     ill = labels > 0
-    hit, missed = rows @ (ill & called), rows @ (ill & ~called)
-    false, right = rows @ (~ill & called), rows @ (~ill & ~called)
+    columns = np.arange(labels.size) if of is None else of
+
+    def weight_of(which: NDArray[np.bool_]) -> Rows:
+        per_column = np.bincount(columns[which], minlength=weights.shape[1])
+        return np.asarray(weights @ per_column.astype(np.float64), dtype=np.float64)
+
+    hit, missed = weight_of(ill & called), weight_of(ill & ~called)
+    false, right = weight_of(~ill & called), weight_of(~ill & ~called)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "accuracy": (hit + right) / rows.sum(axis=1),
+            "accuracy": (hit + right) / (hit + right + missed + false),
             "sensitivity": hit / (hit + missed),
             "specificity": right / (right + false),
             "precision": hit / (hit + false),

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .curves import Rows, confusion, decision_metrics, precision_recall_points, ranking_metrics, roc_points
+from .curves import (
+    Columns,
+    Rows,
+    Weights,
+    confusion,
+    decision_metrics,
+    precision_recall_points,
+    ranking_metrics,
+    roc_points,
+)
 from .froc import FALSE_POSITIVES, froc_curve, froc_name, lesion_metrics, recall_by_size
 from .intervals import Bootstrap, verdict
 from .records import CaseRecord
@@ -104,7 +113,7 @@ class Samples:
         weights = bootstrap.weights([record.cluster for record in records])
         rows = {("volume", name): sample for name, sample in _detection(*_volume_columns(records), weights).items()}
         labels, scores, called, case = _slice_columns(method)
-        sliced = _detection(labels, scores, called, weights[:, case])
+        sliced = _detection(labels, scores, called, weights, case)
         rows |= {("slice", name): sample for name, sample in sliced.items()}
         ill = [n for n, record in enumerate(records) if record.voxels is not None and record.voxels.dice is not None]
         voxels, oracle = voxel_metrics([v for n in ill if (v := records[n].voxels) is not None], weights[:, ill])
@@ -193,12 +202,16 @@ def _clusters(records: Sequence[CaseRecord], level: str) -> int:
 
 
 def _detection(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], called: NDArray[np.bool_] | None, weights: NDArray
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    called: NDArray[np.bool_] | None,
+    weights: Weights,
+    of: Columns | None = None,
 ) -> dict[str, Rows]:
-    ranking = ranking_metrics(labels, scores, weights)
+    ranking = ranking_metrics(labels, scores, weights, of)
     if called is None:
         return ranking | dict.fromkeys(DECISION, np.full(weights.shape[0], np.nan))
-    return ranking | decision_metrics(labels, called, weights)
+    return ranking | decision_metrics(labels, called, weights, of)
 
 
 def _volume_columns(
