@@ -82,6 +82,19 @@ def test_the_other_side_of_the_head_keeps_its_grey(scene: Any) -> None:
     assert np.abs(colour_at("Red", (right, anterior, superior)) - mirrored).max() > 30
 
 
+def test_a_label_map_has_the_colour_of_its_table_for_the_label(scene: Any) -> None:
+    import slicer
+
+    show_with_lesion()
+    labels = slicer.util.addVolumeFromArray(
+        (lesion() > 1).astype(np.uint8), IJK_TO_RAS, "labels", "vtkMRMLLabelMapVolumeNode"
+    )
+    slicer.util.setSliceViewerLayers(foreground=None, label=labels, labelOpacity=1)
+    colour = [0.0] * 4
+    assert labels.GetDisplayNode().GetColorNode().GetColor(1, colour)
+    assert np.abs(colour_at("Red", ras_of(LESION_IJK)) - np.array(colour[:3]) * 255).max() < 2
+
+
 def test_a_raised_threshold_takes_the_colour_away(scene: Any) -> None:
     score = show_with_lesion()
     score.GetDisplayNode().SetThreshold(6, 9)

@@ -13,7 +13,7 @@ import slicer
 import slicer.util
 from PySide6 import QtCore, QtWidgets
 
-from . import hierarchy, pythonqt, scene, widgets
+from . import dicom, hierarchy, pythonqt, scene, widgets
 from .files import CoreIOManager
 from .modules import LoadableModule, Module, ModuleManager, ModulePanel
 from .ui_files import UiLoader
@@ -128,6 +128,7 @@ def start() -> None:
         setattr(slicer.modules, name.lower(), LoadableModule(name, logic))
         setattr(slicer.moduleNames, name, name)
     application.make_views()
+    dicom.provide(Path(str(application.temporaryPath)) / "DICOM")
     slicer.qSlicerScriptedLoadableModuleWidget = ModulePanel
     provide_python_files()
 

@@ -28,6 +28,18 @@ MODULE_LOGICS = {
     "Volumes": "vtkSlicerVolumesLogic",
 }
 
+#: The first colours of Slicer's table GenericColors, for the labels 1, 2, …; the package lacks the file.
+LABEL_COLOURS = (
+    (128, 174, 128),
+    (241, 214, 145),
+    (177, 122, 101),
+    (111, 184, 210),
+    (216, 101, 79),
+    (221, 130, 101),
+    (144, 238, 144),
+    (192, 104, 88),
+)
+
 #: Objects that the scene points to without owning them.
 kept: list[Any] = []
 
@@ -47,7 +59,7 @@ def make_scene(home: Path) -> tuple[Any, Any]:
     write_messages_to_stderr()
     scene = slicer.vtkMRMLScene()
     logic = slicer.vtkSlicerApplicationLogic()
-    (home / "share" / "ColorFiles").mkdir(parents=True)  # empty: the package lacks the colour tables that are files
+    write_colour_files(home / "share" / "ColorFiles")
     logic.SetHomeDirectory(str(home))
     logic.SetShareDirectory("share")
     logic.SetTemporaryPath(str(home))
@@ -60,6 +72,14 @@ def make_scene(home: Path) -> tuple[Any, Any]:
     scene.AddNode(crosshair)
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
     return scene, logic
+
+
+def write_colour_files(folder: Path) -> None:
+    """The one of the application's colour tables in files that label maps read from files are shown in, in part."""
+    folder.mkdir(parents=True)
+    rows = [f"{label} {label} {red} {green} {blue} 255" for label, (red, green, blue) in enumerate(LABEL_COLOURS, 1)]
+    text = "\n".join(["#Filename: GenericColors.txt", "0 0 0 0 0 0", *rows, ""])
+    (folder / "GenericColors.txt").write_text(text, encoding="utf-8")
 
 
 def connect_data_io(scene: Any, logic: Any, home: Path) -> None:
