@@ -44,8 +44,23 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise InputError(f"{path}: too large for a model's description; install the model again.")
     try:
-        manifest = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: damaged ({error}); install the model again.") from error
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path) -> dict[str, Any]:
+    """The content of an `anomaly.json`, checked against its own hash and format; `path` is for messages.
+
+    Raises
+    ------
+    InputError
+        If it is none, or was changed.
+    """
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); install the model again.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -53,6 +68,26 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     if manifest.get("sha256") != manifest_hash(manifest):
         raise InputError(f"{path}: the file was changed after the model was made (SHA-256 differs); install it again.")
     return manifest
+
+
+def listed_files(manifest: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """Name (relative, with slashes) to `sha256` and `bytes` of a bundle's files; `path` is for messages.
+
+    Raises
+    ------
+    InputError
+        If the list is missing, or names a file outside the bundle.
+    """
+    files = manifest.get("files")
+    if not isinstance(files, dict) or WEIGHTS not in files:
+        raise InputError(f"{path}: the list of files is missing; install the model again.")
+    for name, facts in files.items():
+        pure = PurePosixPath(str(name))
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
+            raise InputError(f"{path}: names a file outside the bundle ({name}); do not use this model.")
+        if not isinstance(facts, dict):
+            raise InputError(f"{path}: says nothing of {name}'s size and hash; install the model again.")
+    return files
 
 
 def verify_bundle(folder: Path | str, *, attached: bool = True) -> dict[str, Any]:
@@ -70,17 +105,9 @@ def verify_bundle(folder: Path | str, *, attached: bool = True) -> dict[str, Any
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    files = manifest.get("files")
-    if not isinstance(files, dict) or WEIGHTS not in files:
-        raise InputError(f"{folder / MANIFEST}: the list of files is missing; install the model again.")
-    for name, facts in files.items():
-        pure = PurePosixPath(str(name))
-        if pure.is_absolute() or ".." in pure.parts:
-            raise InputError(f"{folder / MANIFEST}: names a file outside the bundle ({name}); do not use this model.")
-        if not isinstance(facts, dict):
-            raise InputError(f"{folder / MANIFEST}: says nothing of {name}'s size and hash; install the model again.")
-        if attached or not str(name).startswith(ATTACHED):
-            _verify_file(folder / pure, facts)
+    for name, facts in listed_files(manifest, folder / MANIFEST).items():
+        if attached or not name.startswith(ATTACHED):
+            _verify_file(folder / PurePosixPath(name), facts)
     return manifest
 
 
