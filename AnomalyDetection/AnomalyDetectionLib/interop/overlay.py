@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from AnomalyDetectionLib.imaging.colour import RGB
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.imaging.write import atomically
 from AnomalyDetectionLib.scoring.result import ScoreResult
 
-from .views import OUTLINE, RGB, Plane, Scene, draw_view, opacity, shade
+from .views import OUTLINE, Plane, Scene, draw_view, opacity, shade
 
 WIDTH, HEIGHT = 1500, 600
 MARGIN, GUTTER, CAPTION = 22, 14, 84

@@ -8,25 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from AnomalyDetectionLib.imaging.colour import INFERNO, RGB
 from AnomalyDetectionLib.imaging.geometry import Canonical, Grid
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.result import ScoreResult
 
-RGB = tuple[int, int, int]
-
-INFERNO: tuple[RGB, ...] = (
-    (0, 0, 4),
-    (31, 12, 72),
-    (85, 15, 109),
-    (136, 34, 106),
-    (186, 54, 85),
-    (227, 89, 51),
-    (249, 140, 10),
-    (249, 201, 50),
-    (252, 255, 164),
-)
-"""Nine of the 256 colours of the map "inferno" (van der Walt and Smith, matplotlib, CC0): lightness rises evenly, also
-for readers who tell red from green poorly."""
 LOWEST_SHADE = 0.3
 """Where on the map heat begins: what is darker would look like a hole in the image."""
 FAINT, STRONGEST = 1.0, 0.85

@@ -1,0 +1,345 @@
+"""The results of scoring a volume, as nodes of the scene.
+
+Everything of one volume lies in one folder of the subject hierarchy: rarity map, label map, segmentation and table.
+The rarity map refers to the others and carries all that must be known to go on, so that results are found again after
+a scene was saved and loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from AnomalyDetectionLib import __version__
+from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.scoring.findings import Midline
+from AnomalyDetectionLib.scoring.relabel import find_regions
+from AnomalyDetectionLib.scoring.result import Finding, ScoreResult
+from AnomalyDetectionLib.scoring.thresholds import Threshold
+
+from .colours import add_finding_colours, add_heat, add_legend, paint_heat
+from .findings import fill_segmentation, fill_table
+from .volumes import add_in_place_of, ijk_to_world
+
+PREFIX = "AnomalyDetection."
+INPUT, LABELS, SEGMENTATION, TABLE = (PREFIX + role for role in ("Input", "Labels", "Segmentation", "Table"))
+"""Roles of node references from the rarity map."""
+HEAT, FINDING_COLOURS = PREFIX + "Heat", PREFIX + "FindingColours"
+"""Roles of the references to the colour nodes."""
+PARTS = (LABELS, SEGMENTATION, TABLE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a volume as a whole.
+
+    Attributes
+    ----------
+    abnormal
+        Whether the model calls the case abnormal; None where it decides nothing.
+    quality
+        "good", "check" or "poor"; `reasons` says why it is not good.
+    false_findings_per_normal
+        What the threshold costs on the calibration normals, or None where that is unknown.
+    """
+
+    findings: int
+    threshold: float
+    volume_score: float
+    p_value: float
+    calibration_n: int
+    abnormal: bool | None
+    quality: str
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    false_findings_per_normal: float | None
+
+    def text(self) -> str:
+        """One line for the panel."""
+        if self.findings == 0:
+            found = _("No finding above rarity {threshold:.1f}")
+        elif self.findings == 1:
+            found = _("1 finding above rarity {threshold:.1f}")
+        else:
+            found = _("{count} findings above rarity {threshold:.1f}")
+        called = {True: [_("called abnormal")], False: [_("called normal")], None: []}[self.abnormal]
+        parts = [
+            *called,
+            found.format(count=self.findings, threshold=self.threshold),
+            _("volume score {score:.2f}").format(score=self.volume_score),
+            _("p = {p:.3f} (n = {n})").format(p=self.p_value, n=self.calibration_n),
+            _("image quality {quality}").format(
+                quality={"good": _("good"), "check": _("to be checked"), "poor": _("poor")}[self.quality]
+            ),
+        ]
+        return " · ".join(parts)
+
+
+class Results:
+    """The nodes that hold the results of one volume; made by `create` or found by `find`.
+
+    Nodes may be deleted by the user at any time: what is gone is None here and is not brought up to date.
+    """
+
+    def __init__(self, score: Any) -> None:
+        self.score = score
+
+    @classmethod
+    def create(cls, volume_node: Any, result: ScoreResult) -> Results:
+        """Put a result into the scene, in place of what the same volume had before.
+
+        Parameters
+        ----------
+        volume_node
+            The node that was scored; the result has its voxels.
+        """
+        if volume_node.GetImageData().GetDimensions() != result.rarity.shape[::-1]:
+            raise ValueError(f"{volume_node.GetName()}: the result has shape {result.rarity.shape}, not the volume's")
+        former = cls.find(volume_node)
+        name = volume_node.GetName()
+        score = add_in_place_of(volume_node, result.rarity.array, _("{volume} – rarity").format(volume=name))
+        score.SetNodeReferenceID(INPUT, volume_node.GetID())
+        for key, value in _facts(result).items():
+            score.SetAttribute(PREFIX + key, value)
+        heat = add_heat(_("{volume} – rarity colours").format(volume=name))
+        score.SetNodeReferenceID(HEAT, heat.GetID())
+        paint_heat(score, heat)
+        add_legend(score)
+        results = cls(score)
+        results._add_parts(volume_node, name)
+        results._fill(result.labels, result.findings, result.threshold)
+        results._file(volume_node, name)
+        if former is not None:
+            former.remove()
+        return results
+
+    @classmethod
+    def find(cls, volume_node: Any) -> Results | None:
+        """The results of a volume that are in the scene, or None."""
+        identity = volume_node.GetID() if volume_node is not None else None
+        found = [results for results in cls.all() if identity and results.score.GetNodeReferenceID(INPUT) == identity]
+        return found[-1] if found else None
+
+    @classmethod
+    def all(cls) -> Iterator[Results]:
+        """The results of all volumes, in the order in which they were made."""
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            if node.GetAttribute(PREFIX + "Thresholds"):
+                yield cls(node)
+
+    @property
+    def input(self) -> Any | None:
+        """The volume that was scored."""
+        return self.score.GetNodeReference(INPUT)
+
+    @property
+    def labels(self) -> Any | None:
+        """The vtkMRMLLabelMapVolumeNode of the findings."""
+        return self.score.GetNodeReference(LABELS)
+
+    @property
+    def segmentation(self) -> Any | None:
+        """The vtkMRMLSegmentationNode, one segment a finding."""
+        return self.score.GetNodeReference(SEGMENTATION)
+
+    @property
+    def table(self) -> Any | None:
+        """The vtkMRMLTableNode, one row a finding."""
+        return self.score.GetNodeReference(TABLE)
+
+    def nodes(self) -> list[Any]:
+        """The rarity map and the parts that are there."""
+        return [self.score, *(node for role in PARTS if (node := self.score.GetNodeReference(role)) is not None)]
+
+    def fact(self, key: str) -> str:
+        """An attribute that `create` wrote, such as "ModelId" ("" where it is missing)."""
+        return self.score.GetAttribute(PREFIX + key) or ""
+
+    @property
+    def threshold(self) -> float:
+        """Rarity above which voxels are findings now."""
+        return float(self.fact("Threshold"))
+
+    @cached_property
+    def thresholds(self) -> Threshold:
+        """The model's default threshold and what any other costs."""
+        return Threshold.from_json(json.loads(self.fact("Thresholds")))
+
+    @cached_property
+    def midline(self) -> Midline | None:
+        """Between the patient's left and right, or None where sides are unknown."""
+        plane = json.loads(self.fact("Midline") or "null")
+        return None if plane is None else Midline(np.array(plane[0]), np.array(plane[1]))
+
+    def verdict(self) -> Verdict:
+        """What is said of the volume as a whole, at the present threshold."""
+        return Verdict(
+            findings=int(self.fact("Findings")),
+            threshold=self.threshold,
+            volume_score=float(self.fact("VolumeScore")),
+            p_value=float(self.fact("PValue")),
+            calibration_n=int(self.fact("CalibrationN")),
+            abnormal={"1": True, "0": False}.get(self.fact("Abnormal")),
+            quality=self.fact("Quality"),
+            reasons=tuple(json.loads(self.fact("QualityReasons"))),
+            notes=tuple(json.loads(self.fact("Notes"))),
+            false_findings_per_normal=self.thresholds.cost(self.threshold),
+        )
+
+    def rarity(self) -> Volume:
+        """The rarity map as it is in the scene, in its present place."""
+        return Volume(
+            slicer.util.arrayFromVolume(self.score),
+            ijk_to_world(self.score),
+            units="rarity",
+            spacing_known=self.fact("SpacingKnown") == "1",
+            orientation_known=self.fact("OrientationKnown") == "1",
+            name=self.score.GetName(),
+        )
+
+    def relabel(self, threshold: float, *, dragging: bool = False) -> tuple[Finding, ...]:
+        """Find the regions above another threshold; no node is made anew.
+
+        Parameters
+        ----------
+        dragging
+            True while a slider moves: the segmentation, which takes longest, is then left as it is and hidden, and the
+            label map is shown in its place by whoever shows one.
+
+        Raises
+        ------
+        InputError
+            If the threshold is not a rarity above 0.
+        """
+        labels, findings = find_regions(self.rarity(), threshold, self.thresholds.least_size, self.midline)
+        self._fill(labels, findings, threshold, dragging=dragging)
+        return findings
+
+    def remove(self) -> None:
+        """Take these results out of the scene, and their folder if nothing else is in it."""
+        hierarchy = _hierarchy()
+        folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.score))
+        heat, colours = (self.score.GetNodeReference(role) for role in (HEAT, FINDING_COLOURS))
+        for node in reversed(self.nodes()):
+            for index in reversed(range(node.GetNumberOfDisplayNodes() if hasattr(node, "GetNthDisplayNode") else 0)):
+                if node.GetNthDisplayNode(index) is not None:
+                    slicer.mrmlScene.RemoveNode(node.GetNthDisplayNode(index))
+            if node.GetStorageNode() is not None:
+                slicer.mrmlScene.RemoveNode(node.GetStorageNode())
+            slicer.mrmlScene.RemoveNode(node)
+        for node in (heat, colours):
+            if node is not None:
+                slicer.mrmlScene.RemoveNode(node)
+        if hierarchy.GetItemAttribute(folder, PREFIX + "Folder") and not hierarchy.GetNumberOfItemChildren(folder):
+            hierarchy.RemoveItem(folder)
+
+    def _add_parts(self, volume_node: Any, name: str) -> None:
+        shape = slicer.util.arrayFromVolume(self.score).shape
+        labels = add_in_place_of(
+            self.score,
+            np.zeros(shape, dtype=np.int16),
+            _("{volume} – labels").format(volume=name),
+            "vtkMRMLLabelMapVolumeNode",
+        )
+        colours = add_finding_colours(_("{volume} – finding colours").format(volume=name))
+        labels.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
+        segmentation = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLSegmentationNode", _("{volume} – findings").format(volume=name)
+        )
+        segmentation.CreateDefaultDisplayNodes()
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+        segmentation.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+        display = segmentation.GetDisplayNode()
+        display.SetOpacity2DFill(0.0)  # the heat below is not to be hidden
+        display.SetOpacity2DOutline(1.0)
+        display.SetSliceIntersectionThickness(2)
+        table = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLTableNode", _("{volume} – table of findings").format(volume=name)
+        )
+        for role, node in zip((*PARTS, FINDING_COLOURS), (labels, segmentation, table, colours), strict=True):
+            self.score.SetNodeReferenceID(role, node.GetID())
+
+    def _fill(
+        self, labels: np.ndarray, findings: tuple[Finding, ...], threshold: float, *, dragging: bool = False
+    ) -> None:
+        """Bring label map, table and segmentation to the given findings."""
+        self.score.SetAttribute(PREFIX + "Threshold", repr(float(threshold)))
+        self.score.SetAttribute(PREFIX + "Findings", str(len(findings)))
+        if self.labels is not None:
+            slicer.util.arrayFromVolume(self.labels)[:] = labels
+            slicer.util.arrayFromVolumeModified(self.labels)
+        if self.table is not None:
+            fill_table(self.table, findings)
+        if self.segmentation is not None:
+            if not dragging and self.labels is not None:
+                fill_segmentation(self.segmentation, self.labels, findings)
+            self.segmentation.SetDisplayVisibility(not dragging)
+        for node in self.nodes()[1:]:
+            for key in _SHARED_FACTS:
+                node.SetAttribute(PREFIX + key, self.fact(key))
+
+    def _file(self, volume_node: Any, name: str) -> None:
+        """Put all into one folder beside the volume (so that its study is theirs, as DICOM export needs it)."""
+        hierarchy = _hierarchy()
+        parent = hierarchy.GetItemParent(_item(volume_node))
+        folder = hierarchy.CreateFolderItem(parent, _("{volume} – anomalies").format(volume=name))
+        hierarchy.SetItemAttribute(folder, PREFIX + "Folder", "1")
+        for node in self.nodes():
+            hierarchy.SetItemParent(_item(node), folder)
+
+
+_SHARED_FACTS = (
+    "ModelId",
+    "ModelVersion",
+    "ModelSha256",
+    "Detector",
+    "Software",
+    "Threshold",
+    "VolumeScore",
+    "PValue",
+    "CalibrationN",
+    "Abnormal",
+    "Quality",
+)
+"""Attributes that every node carries, not the rarity map alone."""
+
+
+def _facts(result: ScoreResult) -> dict[str, str]:
+    """What the rarity map has as attributes (after `PREFIX`)."""
+    midline = result.midline
+    return {
+        "ModelId": result.model.id,
+        "ModelVersion": result.model.version,
+        "ModelSha256": result.model.sha256,
+        "Detector": result.model.detector,
+        "Software": f"slicer-anomaly {__version__}",
+        "VolumeScore": repr(float(result.volume_score)),
+        "PValue": repr(float(result.p_value)),
+        "CalibrationN": str(result.calibration_n),
+        "Abnormal": "" if result.abnormal is None else str(int(result.abnormal)),
+        "Quality": result.quality.verdict,
+        "QualityReasons": json.dumps(list(result.quality.reasons), ensure_ascii=False),
+        "Notes": json.dumps(list(result.notes), ensure_ascii=False),
+        "Thresholds": json.dumps(result.thresholds.to_json()),
+        "Midline": json.dumps(None if midline is None else [midline.point.tolist(), midline.right.tolist()]),
+        "SpacingKnown": "1" if result.rarity.spacing_known else "0",
+        "OrientationKnown": "1" if result.rarity.orientation_known else "0",
+        "Device": result.device,
+    }
+
+
+def _hierarchy() -> Any:
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+
+def _item(node: Any) -> int:
+    """The node's item, which Slicer's plugins have made, or a new one where they have not yet."""
+    hierarchy = _hierarchy()
+    return hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
