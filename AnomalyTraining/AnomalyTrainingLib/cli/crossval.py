@@ -1,10 +1,10 @@
 """Cross-validate a configuration: train and evaluate it fold by fold, each fold held out once.
 
 The folds are made by patient (or by --group, such as anatomy or site), stratified by label; of the rest, normals are
-cut off for calibration as `cohort --split` does.  The manifest's own splits do not count, but those in external
-are left out.  DIR gets crossval.json (figures of each fold, mean and SD), metrics.json and scores.csv of all cases
-together, each judged by the model that had not seen it, and folds/N with what was made for each fold.  A run that was
-stopped goes on with --resume.
+cut off for calibration as `cohort --split` does.  The manifest's own splits do not count, but cases of the split
+external are left out.  DIR gets crossval.json (figures of each fold, mean and SD) and the files of `evaluate` for all
+cases together, each judged by the model that had not seen it; folds/N in it holds what was made for each fold.  A run
+that was stopped goes on with --resume.
 
 The last line of --progress json: as of `evaluate`.
 """

@@ -2,12 +2,12 @@
 
 Every case of the split is scored once by each method; the baselines are those that were fitted with the model and lie
 in its bundle (or, for bundles without any and with --refit-baselines, are fitted to the cohort's own train and
-calibrate normals).  DIR gets metrics.json and scores.csv; records/ in it holds what every method made of each case, by
-which --resume goes on.
+calibrate normals).  DIR gets metrics.json, scores.csv, plots (PNG) and report.html, which says in words whether the
+model beats each baseline; records/ in it holds what every method made of each case, by which --resume goes on.
 
 A case that cannot be judged does not stop the others; it is named at the end, and the exit code is then 2.
 
-The last line of --progress json: event "result" with `out`, `cases`, `failed`, `methods`, and of the model
+The last line of --progress json: event "result" with `out`, `report`, `cases`, `failed`, `methods`, and of the model
 `auroc`, `average_precision` and `dice` (numbers or null).
 """
 
@@ -158,10 +158,11 @@ def conclude(out: Path, document: Mapping[str, Any], failed: Mapping[str, str], 
         progress.problem(f"{len(failed)} cases could not be judged:")
         for case, sentence in failed.items():
             progress.problem(f"  {case}: {sentence}")
-    progress.say(f"See {out / 'metrics.json'}")
+    progress.say(f"See {out / 'report.html'}")
     progress.result(
         {
             "out": str(out),
+            "report": str(out / "report.html"),
             "cases": volume["normal"] + volume["abnormal"],
             "failed": list(failed),
             "methods": list(document["methods"]),

@@ -171,7 +171,7 @@ def _record(
     if candidate.name == "metadata":
         row: Row = covariates_of(case.covariates)[0]
     else:
-        row = statistics_of(made.ready(main.model))
+        row = statistics_of(made.volume, main.model.detector.spec)
     rows[candidate.name] = row
     score = classifier.score(row)
     return record_of_score(

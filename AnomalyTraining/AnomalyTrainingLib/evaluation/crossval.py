@@ -26,7 +26,8 @@ from .baselines.fit import attach_baselines
 from .intervals import RESAMPLES
 from .judge import cohort_facts, judge
 from .metrics_file import METRICS_NAME, write_metrics
-from .outcome import methods_of, write_files
+from .outcome import methods_of
+from .report import write_evaluation
 from .run import STATE, Judged, Progress, Settings, judge_cohort, write_json
 from .summary import METRICS, Method
 
@@ -119,7 +120,7 @@ def cross_validate(
         resamples=plan.resamples,
         seed=plan.seed,
     )
-    write_files(document, out)
+    write_evaluation(document, out)
     write_json(out / CROSSVAL_NAME, summary)
     return summary, document, failed
 

@@ -1,4 +1,4 @@
-"""From what became of the cases to the files of an evaluation: metrics.json and scores.csv."""
+"""From what became of the cases to the files of an evaluation: metrics.json, scores.csv, plots, report.html."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from AnomalyDetectionLib.scoring.result import ModelIdentity
 from ..cohorts.manifest import Case, Cohort
 from .battery import refusals, summarise_battery
 from .judge import cohort_facts, judge
-from .metrics_file import METRICS_NAME, SCORES_NAME, write_metrics, write_scores
 from .records import CaseRecord
+from .report import write_evaluation
 from .run import Judged
 from .summary import Method
 
@@ -57,21 +57,8 @@ def write_outcome(
         seed=seed,
         progress=progress,
     )
-    write_files(document, out)
+    write_evaluation(document, out)
     return document
-
-
-def write_files(document: dict[str, Any], out: Path) -> None:
-    """metrics.json, and scores.csv of the first method.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
-    """
-    first = next(iter(document["methods"]))
-    write_metrics(document, out / METRICS_NAME)
-    write_scores(document["cases"][first], out / SCORES_NAME)
 
 
 def methods_of(judged: Judged, subgroups: Sequence[str] | None = None) -> list[Method]:

@@ -111,7 +111,7 @@ def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
         lines += [
             f"  {outcome.contrast}/results/{case}   map, findings, report, picture" for case in sorted(outcome.scores)
         ]
-        lines.append(f"  {outcome.contrast}/evaluation   metrics.json, scores.csv")
+        lines.append(f"  {outcome.contrast}/evaluation   report.html, metrics.json, scores.csv, plots")
     lines += ["  contact_sheet.png", ""]
     for outcome in outcomes:
         lines += _figures(outcome)

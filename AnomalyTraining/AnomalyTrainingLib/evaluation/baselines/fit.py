@@ -104,7 +104,6 @@ class Fitting:
     progress: ProgressCallback
     missing: dict[str, str] = field(default_factory=dict)
     images: dict[str, set[str]] = field(default_factory=lambda: {role: set() for role in ROLES})
-    statistics: dict[str, list[Row]] = field(default_factory=lambda: {role: [] for role in ROLES})
 
     def __post_init__(self) -> None:
         self.train = self.cohort.of(split="train", label=0).cases
@@ -223,8 +222,6 @@ class Fitting:
                 for ready, names in self._ready(volume, detectors):
                     for name in names:
                         gatherings[name].add(volume, score_ready(detectors[name][0], ready, self.device))
-                    if ready.template is self.model.template and ready.spec == self.model.detector.spec:
-                        self.statistics["calibrate"].append(statistics_of(ready))
                 self.progress("baselines", (len(self.train) + done) / self.total)
             maps = {}
             for done, (name, (detector, template)) in enumerate(detectors.items(), 1):
@@ -236,10 +233,8 @@ class Fitting:
     def _ready(
         self, volume: Volume, detectors: dict[str, tuple[Detector, Template | None]]
     ) -> Iterable[tuple[Ready, list[str]]]:
-        """The volume prepared once for every grid, with the names of the detectors on it."""
+        """The volume made ready once for every grid, with the names of the detectors on it."""
         grids: list[tuple[InputSpec, Template | None, list[str]]] = []
-        if "volume_statistics" in self.names and self.validate:
-            grids.append((self.model.detector.spec, self.model.template, []))
         for name, (detector, template) in detectors.items():
             for spec, known, names in grids:
                 if spec == detector.spec and known is template:
@@ -270,11 +265,7 @@ class Fitting:
         return [case.label for case in self.validate]
 
     def _statistics(self, role: str, cases: Sequence[Case]) -> list[Row]:
-        known = self.statistics[role]
-        for case in cases[len(known) :]:
-            volume = self._read(case, role)
-            known.append(statistics_of(make_ready(volume, self.model.detector.spec, self.model.template)))
-        return known
+        return [statistics_of(self._read(case, role), self.model.detector.spec) for case in cases]
 
     def _metadata(self, role: str, cases: Sequence[Case]) -> list[Row]:
         rows: list[Row] = [covariates_of(case.covariates)[0] for case in cases]

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.calibration import conformal_p_value
-from AnomalyDetectionLib.scoring.scorer import Ready
+from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.prepare import as_normal
 
 Row = Mapping[str, float | str]
 """Values of a case by column; a column that is missing is left out."""
@@ -182,17 +184,19 @@ def covariates_of(covariates: Mapping[str, str]) -> tuple[dict[str, str], dict[s
     return used, left_out
 
 
-def statistics_of(ready: Ready) -> dict[str, float]:
-    """Intensity statistics and size of a prepared case: what a glance at the histogram tells."""
-    batch = ready.prepared.batch
-    values = batch.image[batch.foreground.expand_as(batch.image)].numpy().astype(np.float64)
-    x, y, z = ready.volume.spacing
+def statistics_of(volume: Volume, spec: InputSpec) -> dict[str, float]:
+    """Intensity statistics and size of an image: what a glance at the histogram tells.
+
+    By the spec's intensity and foreground rules, on the image's own grid: no alignment is needed.
+    """
+    image, foreground, _ = as_normal(volume, spec)
+    values = image[foreground].astype(np.float64)
+    x, y, z = volume.spacing
     row = {"mean": float(values.mean()), "sd": float(values.std())}
     row |= {f"p{level}": float(q) for level, q in zip(_PERCENTILES, np.percentile(values, _PERCENTILES), strict=True)}
-    spread = max(row["sd"], 1e-9)
-    row["skewness"] = float((((values - row["mean"]) / spread) ** 3).mean())
-    row["size"] = float(np.count_nonzero(ready.prepared.foreground) * x * y * z)
-    row["share"] = float(np.count_nonzero(ready.prepared.foreground) / ready.prepared.foreground.size)
+    row["skewness"] = float((((values - row["mean"]) / max(row["sd"], 1e-9)) ** 3).mean())
+    row["size"] = float(values.size * x * y * z)
+    row["share"] = values.size / foreground.size
     return row
 
 
