@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -102,13 +103,11 @@ def cross_validate(
     divided = folds(cohort, plan.folds, group=plan.group, seed=plan.seed)
     identity = _identity(plan, cohort)
     _begin(out, identity, resume)
-    done = []
-    for number, cases in enumerate(divided, 1):
-
-        def watch(stage: str, part: float, number: int = number) -> None:
-            progress(f"fold {number}: {stage}", (number - 1 + part) / plan.folds)
-
-        done.append(_fold(plan, number, cases, out, watch, event))
+    try:
+        done = _all_folds(plan, divided, out, progress, event)
+    except InputError:
+        _take_away_if_nothing_was_made(out)
+        raise
     failed = {case: sentence for fold in done for case, sentence in fold.judged.failed.items()}
     summary = {**identity, "per_fold": [_figures(fold) for fold in done], "mean_sd": mean_and_sd(done)}
     document = judge(
@@ -123,6 +122,31 @@ def cross_validate(
     write_evaluation(document, out)
     write_json(out / CROSSVAL_NAME, summary)
     return summary, document, failed
+
+
+def _all_folds(
+    plan: Plan, divided: Sequence[Sequence[Case]], out: Path, progress: Progress, event: Callable[..., None]
+) -> list[Fold]:
+    done = []
+    for number, cases in enumerate(divided, 1):
+
+        def watch(stage: str, part: float, number: int = number) -> None:
+            progress(f"fold {number}: {stage}", (number - 1 + part) / plan.folds)
+
+        try:
+            done.append(_fold(plan, number, cases, out, watch, event))
+        except OutputError:
+            raise
+        except InputError as error:
+            raise InputError(f"Fold {number} of {plan.folds}: {error}") from error
+    return done
+
+
+def _take_away_if_nothing_was_made(out: Path) -> None:
+    """After bad input: what mends it makes another cross-validation, which the folder would then refuse."""
+    if not any(out.glob("folds/*/run/model")):
+        shutil.rmtree(out / "folds", ignore_errors=True)
+        (out / CROSSVAL_NAME).unlink(missing_ok=True)
 
 
 def _fold(

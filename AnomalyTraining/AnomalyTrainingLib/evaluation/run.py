@@ -313,6 +313,10 @@ def _notes(judged: Judged, seen: Seen, judging: _Judging) -> list[str]:
         notes.append(
             "The model's bundle does not say whom it was trained on: whether these cases are held out is unknown."
         )
+    if not any(candidate.kind == "baseline" for candidate in judged.candidates):
+        notes.append(
+            "There is no baseline to judge the model against; --refit-baselines fits them to the cohort's normals."
+        )
     notes += [f"The baseline {name} is missing: {reason}." for name, reason in judged.missing.items()]
     for name, failures in judging.failures.items():
         notes.append(f"{name} could not judge {len(failures)} cases, such as {next(iter(failures.values()))}")

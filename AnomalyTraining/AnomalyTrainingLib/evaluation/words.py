@@ -128,7 +128,9 @@ def threshold_cost(document: Document) -> list[str]:
         if ill:
             sensitivity = interval_text(volume["sensitivity"])
             parts.append(f"{counts['true_positives']} of {ill} abnormal cases (sensitivity {sensitivity})")
-        sentences.append(f"It calls abnormal {' and '.join(parts)}, at the score {entry['volume_threshold']:.3g}.")
+        cut = entry["volume_threshold"]  # None where every fold of a cross-validation has its own
+        at = "each at its fold's own score" if cut is None else f"at the score {cut:.3g}"
+        sentences.append(f"It calls abnormal {' and '.join(parts)}, {at}.")
     return sentences or ["The model has no fixed threshold."]
 
 

@@ -146,7 +146,7 @@ class Fitting:
             if name in ("random", "prevalence", "voxel_intensity", "blur_residual")
         }
         if "untrained" in wanted:
-            if model.detector.passes > 0:
+            if model.detector.passes > 0 or not any(True for _ in model.detector.parameters()):
                 self.missing["untrained"] = f"{model.identity.detector} has no network that training changes"
             else:
                 network = untrained(model.detector, model.identity.detector, UNTRAINED_SEED)

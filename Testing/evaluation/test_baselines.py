@@ -1,0 +1,177 @@
+"""Baselines as models: fitted on the same normals, kept in the bundle, and honest about what they know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation.conftest import Trained
+from evaluation.frames import write_cohort
+
+from AnomalyDetectionLib import Scorer, load_bundle, read_volume
+from AnomalyDetectionLib.cli.main import main
+from AnomalyDetectionLib.scoring.calibrate import calibrate
+from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.result import ModelIdentity
+from AnomalyTrainingLib.cohorts.manifest import load_case_volume, read_manifest
+from AnomalyTrainingLib.evaluation.baselines.fit import fit_baselines
+from AnomalyTrainingLib.evaluation.baselines.maps import RandomScores
+from AnomalyTrainingLib.evaluation.baselines.store import from_files, stored_baselines
+from AnomalyTrainingLib.evaluation.baselines.tables import CaseClassifier, columns_of, covariates_of, out_of_fold
+from AnomalyTrainingLib.evaluation.judge import cohort_facts, judge
+from AnomalyTrainingLib.evaluation.outcome import methods_of
+from AnomalyTrainingLib.evaluation.run import Settings, judge_cohort
+
+
+def test_stored_baselines_are_to_the_last_bit_those_that_were_fitted(trained: Trained) -> None:
+    model = load_bundle(trained.bundle)
+    stored = stored_baselines(model)
+    again = fit_baselines(model, read_manifest(trained.manifest))
+    assert stored is not None and stored.names == again.names and stored.missing == again.missing
+    volume = read_volume(trained.manifest.with_name("image30.nii.gz"))
+    for name, baseline in again.maps.items():
+        one, other = Scorer(stored.maps[name]).score(volume), Scorer(baseline).score(volume)
+        assert np.array_equal(one.rarity.array, other.rarity.array), name
+        assert (one.volume_score, one.p_value, one.threshold) == (other.volume_score, other.p_value, other.threshold)
+    for name, classifier in again.cases.items():
+        assert stored.cases[name].to_json() == classifier.to_json()
+
+
+def test_baselines_are_calibrated_on_the_models_own_normals_with_its_own_rules(trained: Trained) -> None:
+    model = load_bundle(trained.bundle)
+    stored = stored_baselines(model)
+    assert stored is not None
+    for baseline in stored.maps.values():
+        assert baseline.calibration.n == model.calibration.n == 6
+        assert baseline.calibration.reducer == model.calibration.reducer
+        assert baseline.calibration.threshold.least_size == model.calibration.threshold.least_size
+
+
+def test_a_network_brings_its_untrained_self_and_an_atlas_of_its_own(tmp_path: Path) -> None:
+    """An autoencoder on the images' own grid has no template: the placed baselines stretch frames onto one."""
+    from AnomalyDetectionLib.scoring.contract import InputSpec
+    from AnomalyDetectionLib.scoring.registry import build
+
+    manifest = write_cohort(tmp_path / "cohort", {"train": (6, 0), "calibrate": (3, 0), "test": (1, 1)})
+    cohort = read_manifest(manifest)
+    spec = InputSpec("slices", (), "radiograph", size=(32, 32))
+    detector = build("autoencoder", spec, {"widths": [4, 4], "latent": 4}).eval()
+    volumes = [load_case_volume(case) for case in cohort.of(split="calibrate")]
+    model = Model(ModelIdentity("tiny", "1.0.0", "", "autoencoder"), detector, calibrate(detector, None, volumes))
+    fitted = fit_baselines(model, cohort)
+    assert {"untrained", "zscore", "mean_image_residual"} <= set(fitted.maps)
+    assert fitted.maps["zscore"].detector.spec.grid == "frame" and fitted.maps["random"].template is None
+    files = fitted.to_files(model)
+    assert "baselines/untrained.npz" not in files and "baselines/atlas.npz" in files
+    again = from_files(files, model)
+    volume = load_case_volume(cohort.of(split="test").cases[1])
+    for name in fitted.maps:
+        one, other = Scorer(fitted.maps[name]).score(volume), Scorer(again.maps[name]).score(volume)
+        assert np.array_equal(one.rarity.array, other.rarity.array), name
+
+
+def test_what_cannot_be_fitted_is_named_with_the_reason(trained: Trained, tmp_path: Path) -> None:
+    model = load_bundle(trained.bundle)
+    only_test = fit_baselines(model, read_manifest(write_cohort(tmp_path / "a", {"test": (2, 2)}, first=900)))
+    assert only_test.names == []
+    assert "fewer than 2 calibration normals" in only_test.missing["random"]
+    assert "no normal and no abnormal case" in only_test.missing["metadata"]
+    other_site = fit_baselines(model, read_manifest(write_cohort(tmp_path / "b", {"calibrate": (3, 0)}, first=910)))
+    assert "no training normals" in other_site.missing["voxel_intensity"]
+    assert set(other_site.maps) == {"random", "prevalence", "blur_residual", "mean_image_residual"}
+
+
+def test_another_sites_calibration_leaves_the_baselines_behind_and_says_so(trained: Trained, tmp_path: Path) -> None:
+    site = write_cohort(tmp_path / "site", {"calibrate": (4, 0)}, first=920)
+    arguments = ["calibrate", trained.bundle, "--cohort", site, "--out", tmp_path / "bundle", "--progress", "none"]
+    assert main([str(argument) for argument in arguments]) == 0
+    model = load_bundle(tmp_path / "bundle")
+    assert stored_baselines(model) is None
+    assert "another site" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    assert set(model.info["used"]) == {"train", "validate"}
+
+
+def test_a_model_that_is_random_is_not_said_to_beat_intensity(trained: Trained, tmp_path: Path) -> None:
+    model = load_bundle(trained.bundle)
+    cohort = read_manifest(trained.manifest)
+    detector = RandomScores(model.detector.spec)
+    normals = [load_case_volume(case) for case in cohort.of(split="calibrate")]
+    calibration = calibrate(detector, model.template, normals, reducer=model.calibration.reducer)
+    chance = replace(
+        model,
+        identity=ModelIdentity("chance", "1.0.0", "0" * 64, "random"),
+        detector=detector,
+        calibration=calibration,
+        info={},
+        path=None,
+    )
+    (tmp_path / "out").mkdir()
+    judged = judge_cohort(chance, cohort, tmp_path / "out", Settings())
+    assert any("does not say whom it was trained on" in note for note in judged.notes)
+    document = judge(
+        methods_of(judged),
+        model=chance.identity,
+        cohort=cohort_facts(cohort, cohort.of(split="test").cases, "test"),
+        resamples=200,
+    )
+    rows = [row for row in document["comparisons"] if row["baseline"] in ("voxel_intensity", "zscore", "blur_residual")]
+    assert rows and all(row["verdict"] != "better" for row in rows if row["level"] in ("volume", "voxel"))
+
+
+# -- judges of whole cases
+
+
+ROWS = [{"age": str(30 + n % 40), "sex": "FM"[n % 2], "site": "ABC"[n % 3]} for n in range(60)]
+LABELS = [int(n % 40 > 20) for n in range(60)]
+
+
+def test_hostile_covariates_are_kept_out() -> None:
+    used, left_out = covariates_of(
+        dict.fromkeys(
+            ["age", "sex", "view", "site", "scanner", "Patient ID", "study_uid", "file_name", "accession"], "1"
+        )
+        | dict.fromkeys(["lesion", "diagnosis", "tumour_grade", "true_label"], "1")
+    )
+    assert set(used) == {"age", "sex", "view", "site", "scanner"}
+    assert left_out["lesion"] == "it may tell the label" and "identifies" in left_out["Patient ID"]
+
+
+def test_text_that_differs_for_everybody_says_nothing_whatever_it_is_called() -> None:
+    rows = [{**row, "note": f"seen by nurse {n}", "always": "yes"} for n, row in enumerate(ROWS)]
+    assert [column.name for column in columns_of(rows)] == ["age", "sex", "site"]
+
+
+def test_odd_values_neither_break_the_fit_nor_the_score() -> None:
+    rows = [dict(row) for row in ROWS]
+    rows[3]["age"], rows[4]["age"], rows[5]["age"], rows[6]["age"] = "inf", "1e308", "", "unknown"
+    rows[7]["age"] = "063Y"
+    del rows[8]["sex"]
+    classifier = CaseClassifier.fit(rows, LABELS, rows[:20])
+    odd = {"age": "-1e400", "sex": "X; DROP TABLE", "site": "a site that nobody has seen", "more": "9"}
+    for row in ({}, odd, {"age": "nan"}, {"age": "063Y", "sex": "F"}):
+        assert np.isfinite(classifier.score(row))
+    assert 1 / 21 <= classifier.p_value(classifier.score(odd)) <= 1
+    again = CaseClassifier.from_json(classifier.to_json())
+    assert [again.score(row) for row in rows] == [classifier.score(row) for row in rows]
+
+
+def test_a_covariate_that_tells_the_classes_apart_is_used_and_one_class_is_refused() -> None:
+    classifier = CaseClassifier.fit(ROWS, LABELS)
+    scores = np.array([classifier.score(row) for row in ROWS])
+    assert scores[np.array(LABELS) == 1].mean() > scores[np.array(LABELS) == 0].mean() + 1
+    with pytest.raises(ValueError, match="one class only"):
+        CaseClassifier.fit(ROWS, [0] * 60)
+    with pytest.raises(ValueError, match="no column"):
+        CaseClassifier.fit([{}] * 60, LABELS)
+
+
+def test_out_of_fold_scores_know_nothing_of_the_cases_own_patient() -> None:
+    random = np.random.default_rng(0)
+    rows = [{"a": float(value)} for value in random.standard_normal(40)]
+    labels = [int(n >= 20) for n in range(40)]
+    memorising = [{**row, "key": float(n)} for n, row in enumerate(rows)]  # a number tells the label of those seen
+    scores = out_of_fold(rows, labels, [f"p{n}" for n in range(40)])
+    assert scores is not None and abs(np.corrcoef(scores, labels)[0, 1]) < 0.5
+    assert out_of_fold(memorising, labels, ["one"] * 20 + ["two"] * 20) is None
