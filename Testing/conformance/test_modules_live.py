@@ -102,8 +102,13 @@ def test_quitting_leaves_the_open_module_and_cleans_it_up(widget: Any) -> None:
     import slicer
 
     slicer.util.selectModule("Example")
-    slicer.app.unload_modules()
-    assert widget.heard == ["enter", "exit", "cleanup"]
+    tell = lambda: widget.heard.append("about to quit")  # noqa: E731 (PythonQt counts the arguments of functions)
+    slicer.app.connect("aboutToQuit()", tell)
+    try:
+        slicer.app.unload_modules()
+    finally:
+        slicer.app.disconnect("aboutToQuit()", tell)
+    assert widget.heard == ["enter", "about to quit", "exit", "cleanup"]
     assert not hasattr(slicer.modules, "example")
 
 

@@ -35,11 +35,12 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self.contentsCollapsed.emit(collapsed)
 
     def _show_contents(self) -> None:
+        """Show or hide what is inside, but for what somebody else has hidden."""
+        explicit = QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide
         for child in self.children():
-            if isinstance(child, QtWidgets.QWidget):
-                explicit = child.testAttribute(QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide)
-                if self._collapsed or not (explicit and child.isHidden() and child.property("hidden_by_user")):
-                    child.setVisible(not self._collapsed)
+            if isinstance(child, QtWidgets.QWidget) and not (child.testAttribute(explicit) and child.isHidden()):
+                child.setVisible(not self._collapsed)
+                child.setAttribute(explicit, False)
 
     def showEvent(self, event: QtGui.QShowEvent) -> None:
         super().showEvent(event)

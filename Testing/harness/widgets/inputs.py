@@ -8,6 +8,9 @@ from PySide6 import QtCore, QtWidgets
 
 Property: Any = QtCore.Property
 
+#: How many paths that were used before are kept.
+HISTORY = 5
+
 
 class ctkPathLineEdit(QtWidgets.QWidget):
     """An editable path with the paths used before, and a button that opens a dialog."""
@@ -38,6 +41,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     def setCurrentPath(self, path: str) -> None:
         self._editor.setText(path)
+        self._changed(path)  # where the editor had this text already, from the history
 
     def _changed(self, path: str) -> None:
         if path != self._path:
@@ -51,12 +55,33 @@ class ctkPathLineEdit(QtWidgets.QWidget):
             self.setCurrentPath(str(path))
 
     def addCurrentPathToHistory(self) -> None:
-        """Put the path at the head of those that were used before."""
+        """Put the path at the head of those that were used before, which the settings keep."""
         if self._path:
             path = self._path
-            self._combo.removeItem(self._combo.findText(path))
-            self._combo.insertItem(0, path)
-            self._combo.setCurrentIndex(0)
+            history = [path, *(used for used in self._history() if used != path)][:HISTORY]
+            QtCore.QSettings().setValue(self._setting(), history)
+            self._show_history(history)
+            self.setCurrentPath(path)
+
+    def retrieveHistory(self) -> None:
+        """Offer the paths used before; the last one becomes the current one where there is none."""
+        history, path = self._history(), self._path
+        if history:
+            self._show_history(history)
+            self.setCurrentPath(path or history[0])
+
+    def _setting(self) -> str:
+        return f"ctkPathLineEdit/{self._key or self.property('objectName')}"
+
+    def _history(self) -> list[str]:
+        kept: Any = QtCore.QSettings().value(self._setting()) or []
+        return [kept] if isinstance(kept, str) else list(kept)  # a list of one comes back as text
+
+    def _show_history(self, history: list[str]) -> None:
+        blocked = self._editor.blockSignals(True)
+        self._combo.clear()
+        self._combo.addItems(history)
+        self._editor.blockSignals(blocked)
 
     def comboBox(self) -> QtWidgets.QComboBox:
         return self._combo
@@ -66,6 +91,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     def setSettingKey(self, key: str) -> None:
         self._key = key
+        self.retrieveHistory()
 
     def setNameFilters(self, filters: list[str]) -> None:
         self._name_filters = list(filters)
