@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project.cmake_lists import CHECKOUT
 
+from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.worker import protocol, schema, workspace
+from AnomalyDetectionLib.worker.arrays import read_volume_message, save_volume, volume_message
 from AnomalyDetectionLib.worker.protocol import Lines, ProtocolError, decode, encode
 
 HELLO = {"type": "hello", "protocol": 1, "software": "0.1.0", "python": "3.12", "torch": None, "pid": 7}
@@ -167,3 +170,18 @@ def test_the_programs_side_needs_numpy_and_nothing_else() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "numpy" in loaded and not loaded & {"torch", "SimpleITK", "nibabel", "pydicom", "jsonschema"}
+
+
+def test_a_volume_comes_out_of_its_message_as_it_went_in(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    array, region = random.normal(size=(3, 4, 5)).astype(np.float32), random.random((3, 4, 5)) > 0.5
+    affine = np.array([[-0.1, 0, 0, 1 / 3], [0, 0.2, 0, 2 / 3], [0, 0, 0.7, -1e-17], [0, 0, 0, 1]])
+    facts = {"modality": "US", "units": "a.u.", "spacing_known": False, "orientation_known": False, "name": "Bild ä"}
+    volume = Volume(array, affine, source=["/tmp/ä.nii"], notes=["A note."], region=region, **facts)
+    save_volume(volume, tmp_path, 3)
+    message = decode(encode({**SCORE, "volume": volume_message(volume, 3)}), "request")
+    again = read_volume_message(message["volume"], tmp_path)
+    assert again.sha256() == volume.sha256() and np.array_equal(again.ijk_to_ras, volume.ijk_to_ras)
+    assert again.region is not None and again.region.dtype == bool and np.array_equal(again.region, region)
+    for name in (*facts, "source", "notes"):
+        assert getattr(again, name) == getattr(volume, name), name

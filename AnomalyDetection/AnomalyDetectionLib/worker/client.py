@@ -130,6 +130,7 @@ class Client:
         self._queue: deque[Request] = deque()
         self._current: Request | None = None
         self._pings: dict[int, Request] = {}
+        self._savings: list[Saving] = []
         self._last_id = 0
 
     # ---- requests
@@ -209,7 +210,6 @@ class Client:
 
         A later request starts anew.
         """
-        pending = [self._current, *self._queue] if self._current else list(self._queue)
         self._queue.clear()
         self._pings.clear()
         busy, self._current = self._current is not None, None
@@ -219,9 +219,8 @@ class Client:
             else:
                 session.shut_down(END_GRACE_S)
             self._session = None
-        for request in pending:
-            if request.saving is not None:
-                request.saving.wait()
+        for saving in self._savings:  # or a file would come back into the folder that is being removed
+            saving.wait()
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None
@@ -248,6 +247,7 @@ class Client:
             request.volume = volume
             request.message["volume"] = volume_message(volume, request.id)
             request.saving = Saving(volume, self._private_folder().path, request.id)
+            self._savings = [saving for saving in self._savings if not saving.is_done] + [request.saving]
         self._queue.append(request)
         self._advance()
         return request.id
