@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from label_maps import write_head, write_plaque_masks
 from pydicom.data import get_testdata_file
 
 from AnomalyDetectionLib.cli.main import main
@@ -207,6 +208,52 @@ def test_processes_and_repetition_do_not_change_a_volume(tmp_path):
         assert case_a.image.read_bytes() == case_b.image.read_bytes()
     mask = read_manifest(tmp_path / "a" / "c.csv").of(label=1).cases[0].mask
     assert mask is not None and set(np.unique(read_volume(mask).array)) == {0, 1}
+
+
+@pytest.mark.slow
+def test_subjects_are_spread_over_the_heads_of_a_folder_and_split_by_them(tmp_path, capsys):
+    for name, width in (("anna", 1.0), ("bert", 0.92)):
+        write_head(tmp_path / "maps" / f"{name}.nii.gz", width)
+    masks = write_plaque_masks(tmp_path / "masks")
+    out = tmp_path / "c" / "cohort.csv"
+    options = ["--contrast", "flair", "--spacing", "5", "--workers", "2", "--out", out, "--plaque-shapes", masks]
+    options += ["--split-anatomies", "train=an*", "test=bert", "--subjects", 2, "--lesions", "plaques=2"]
+    assert cohort("phantom", tmp_path / "maps", *options) == 0
+    found = read_manifest(out)
+    described = [(case.patient, case.covariates["anatomy"], case.label, case.split) for case in found]
+    assert described == [
+        ("sub-0001", "anna", 0, "train"),
+        ("sub-0002", "bert", 0, "test"),
+        ("sub-0003", "anna", 1, ""),  # never learnt from, and not judged on an anatomy that was
+        ("sub-0004", "bert", 1, "test"),
+    ]
+    for case in found:
+        volume = load_case_volume(case)
+        assert (volume.array > 0).all()  # a whole head: noise in the air
+        mask = load_case_mask(case, volume)
+        assert (mask is not None and mask.any()) == bool(case.label)
+    assert "made with other settings" in refusal(capsys, "phantom", tmp_path / "maps", *options, "--stripped")
+    write_plaque_masks(tmp_path / "masks", count=1)
+    (tmp_path / "masks" / "mask_2.nii.gz").unlink()
+    assert "made with other settings" in refusal(capsys, "phantom", tmp_path / "maps", *options)
+
+
+def test_unusable_options_of_heads_are_refused(tmp_path, capsys):
+    maps, out = tmp_path / "maps", tmp_path / "c.csv"
+    maps.mkdir()
+    for name in ("a", "b", "c"):
+        (maps / f"{name}.nii.gz").write_bytes(b"not an image")
+    for source, options, problem in (
+        ("mni305", [], "mni305: there is no such file or folder; name label maps of heads, or 'icbm152'"),
+        ("icbm152", ["--split-anatomies", "train=a"], "needs label maps of several heads"),
+        (maps, ["--split-anatomies", "train"], "--split-anatomies is SPLIT=NAME,NAME"),
+        (maps, ["--split-anatomies", "train=z"], "No anatomy fits 'z'; there are a, b, c"),
+        (maps, ["--split"], "3 different values of 'anatomy' are too few"),
+        (maps, ["--plaque-shapes", tmp_path / "absent", "--lesions", "plaques=1"], "no such folder of lesion masks"),
+        (maps, ["--workers", 1], "a.nii.gz"),
+    ):
+        assert problem in refusal(capsys, "phantom", source, "--subjects", 3, *options, "--out", out)
+    assert not out.exists()
 
 
 def test_unusable_phantom_settings_are_refused(tmp_path, capsys):

@@ -11,7 +11,8 @@ from AnomalyDetectionLib.imaging.geometry import Grid
 from AnomalyTrainingLib.synthesis.acquisition import FIELD_OF_VIEW_MM, rician, shading
 from AnomalyTrainingLib.synthesis.anatomy import CHANNELS, TISSUES, Anatomy, icbm152
 from AnomalyTrainingLib.synthesis.deformation import bspline_noise, individual_map, lattice_points
-from AnomalyTrainingLib.synthesis.phantom import Phantom, synthesise, voxel_points
+from AnomalyTrainingLib.synthesis.lesions import LesionRequest
+from AnomalyTrainingLib.synthesis.phantom import VERSION, Phantom, synthesise, voxel_points
 
 COARSE = (4.0, 4.0, 4.0)
 
@@ -66,6 +67,24 @@ def test_the_same_seed_and_subject_give_the_same_image_and_others_do_not(anatomy
     assert again.volume.sha256() == subjects[3].volume.sha256()
     assert len({phantom.volume.sha256() for phantom in subjects}) == len(subjects)
     assert synthesise(anatomy, 3, contrast="t1", spacing=COARSE, seed=1).volume.sha256() != again.volume.sha256()
+
+
+@pytest.mark.parametrize(
+    ("contrast", "kind", "total", "voxels", "lesion"),
+    [
+        ("t1", None, 8882532, (420, 183, 449, 411), 0),
+        ("flair", "tumour", 20927881, (824, 246, 792, 863), 776),
+        ("t2", "plaques", 10745597, (339, 683, 308, 338), 21),
+    ],
+)
+def test_phantoms_of_this_version_are_the_ones_made_before(anatomy, contrast, kind, total, voxels, lesion):
+    assert VERSION == 1  # raise it where these change: cohorts begun before must not be gone on with
+    phantom = synthesise(anatomy, 5, contrast=contrast, spacing=COARSE, lesion=LesionRequest(kind) if kind else None)
+    image = phantom.volume.array
+    assert float(image.sum(dtype=np.float64)) == pytest.approx(total, rel=2e-5)  # processors round differently
+    places = ((15, 20), (30, 25), (40, 30), (20, 15))
+    np.testing.assert_allclose([image[25, j, i] for j, i in places], voxels, atol=1)
+    assert (0 if phantom.mask is None else int(phantom.mask.sum())) == pytest.approx(lesion, abs=2)
 
 
 def test_brains_differ_in_size_as_adults_do(subjects):

@@ -109,7 +109,7 @@ class IndividualContrast:
         image = self.texture * tissue["texture"]
         for name, level in self.tissue.items():
             image = image + level * tissue[name]
-        for name in self.outer.keys() & tissue.keys():
+        for name in (name for name in self.outer if name in tissue):
             image = image + self.outer[name] * tissue[name]
         if lesion:
             taken = np.minimum(sum(lesion.values()), 1)

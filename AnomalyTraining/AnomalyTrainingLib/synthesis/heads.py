@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +69,21 @@ def head_name(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)] if ending else path.stem
 
 
-@lru_cache(maxsize=1)  # some 400 MB each: a process works at one head after the other
+_loaded: dict[Path, Anatomy] = {}
+
+
 def head(path: Path) -> Anatomy:
+    """The anatomy of a label map as `read_head` makes it; the last one is kept.
+
+    One only, and not while the next is made: each takes some 400 MB, twice that with its average over voxels.
+    """
+    if path not in _loaded:
+        _loaded.clear()
+        _loaded[path] = read_head(path)
+    return _loaded[path]
+
+
+def read_head(path: Path) -> Anatomy:
     """The anatomy of a label map.
 
     The head keeps its size and shape; it is turned and moved so that its deep grey nuclei, hippocampi and cerebellum
@@ -214,15 +226,14 @@ def _share(labels: NDArray[np.int16], tissue: str) -> NDArray[np.float32]:
 def _part_soft_tissue(
     fat: NDArray[np.float32], muscle: NDArray[np.float32], labels: NDArray[np.int16], name: str
 ) -> None:
-    """Divide the label `SOFT`: fat beneath the skin, deeper down muscles with planes of fat between them."""
+    """Divide the label `SOFT`: fat beneath the skin, deeper down muscles with fat between them."""
     soft = labels == SOFT
     depth = distance_inside(ndimage.binary_fill_holes(labels > 0))
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    planes = bspline_noise(labels.shape, (1.0, 1.0, 1.0), 7.0, rng)[0].numpy()
-    beneath = np.clip((_SUBCUTANEOUS_MM + 2 * planes - depth) / 2 + 0.5, 0, 1)
-    ridge = np.quantile(np.abs(planes[::4, ::4, ::4]), _FAT_DEEPER)
-    between = np.clip(1.5 - np.abs(planes) / ridge, 0, 1)
-    share = np.where(soft, np.maximum(beneath, 0.8 * between), 0).astype(np.float32)
+    lumps = bspline_noise(labels.shape, (1.0, 1.0, 1.0), 9.0, rng)[0].numpy()
+    beneath = np.clip((_SUBCUTANEOUS_MM + 2 * lumps - depth) / 2 + 0.5, 0, 1)
+    between = np.clip(0.5 + 3 * (lumps - np.quantile(lumps[::4, ::4, ::4], 1 - _FAT_DEEPER)), 0, 1)
+    share = np.where(soft, np.maximum(beneath, 0.85 * between), 0).astype(np.float32)
     fat += share
     muscle += np.where(soft, 1 - share, 0)
 

@@ -65,7 +65,8 @@ def synthesise(
     spacing
         Voxel size in mm along (right, anterior, superior).
     stripped
-        Whether only the brain is shown; its voxels are the same as in the whole head.
+        Whether only the brain is shown.  Its voxels are those of the whole head, but for what partial volume brings
+        in from around it.
 
     Raises
     ------

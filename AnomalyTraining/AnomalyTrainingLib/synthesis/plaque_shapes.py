@@ -36,6 +36,8 @@ _LOWEST_MM = -8.0  # of the template's frame: above the brainstem and cerebellum
 _WANDER_MM = 10.0  # standard deviation of how far from its old place a plaque is put
 _TURN_DEGREES = 15.0
 _TRIES = 12
+_APART_MM = 6.0  # between plaques, so that they stay separate lesions
+_EDGE = 0.05  # share of a voxel from which a plaque counts as being there
 _WHITE_SHARE = 0.75  # of a plaque, that is enough for a place
 
 
@@ -187,8 +189,19 @@ def plan_shaped_plaques(
         assert best is not None
         _, window, share = best
         inside[window] = np.maximum(inside[window], share)
-        white &= ndimage.distance_transform_edt(inside < 0.05, sampling=site.spacing[::-1]) > 6
+        around = _wider(window, site.spacing, white.shape)
+        apart = ndimage.distance_transform_edt(inside[around] < _EDGE, sampling=site.spacing[::-1]) > _APART_MM
+        white[around] &= apart
     return ShapedPlaques(inside, count)
+
+
+def _wider(window: tuple[slice, ...], spacing: tuple[float, float, float], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The window with what `_APART_MM` may reach around it; distances in it cost a fraction of those in the volume."""
+    extra = [int(np.ceil(_APART_MM / size)) + 1 for size in spacing[::-1]]
+    return tuple(
+        slice(max(0, part.start - more), min(count, part.stop + more))
+        for part, more, count in zip(window, extra, shape, strict=True)
+    )
 
 
 def _near(site: Site, place: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
