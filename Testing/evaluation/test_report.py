@@ -172,6 +172,8 @@ def test_warnings_name_few_cases_missing_masks_and_one_class(document):
     assert "There are 4 normal cases only" in said and "There is no abnormal case" in said
     assert "4 clusters (anatomy) only" in said
     assert "No abnormal case has a mask" in " ".join(warnings({**few, "cohort": {**COHORT, "with_mask": 0}}))
+    assert warnings({**document, "cohort": {**COHORT, "simulated": 60}})[0].startswith("The cases are simulated")
+    assert warnings({**document, "cohort": {**COHORT, "simulated": 4}})[0].startswith("4 of 60 cases are simulated")
     assert "7 of 30 abnormal cases have no mask" in " ".join(warnings({**few, "cohort": {**COHORT, "with_mask": 23}}))
 
 

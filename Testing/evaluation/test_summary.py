@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.scoring.result import ModelIdentity
+from AnomalyTrainingLib.cohorts.manifest import Case, Cohort, ImageSource
 from AnomalyTrainingLib.evaluation.intervals import Bootstrap
-from AnomalyTrainingLib.evaluation.judge import judge
+from AnomalyTrainingLib.evaluation.judge import cohort_facts, judge
 from AnomalyTrainingLib.evaluation.metrics_file import SCORES_COLUMNS, read_metrics, write_metrics, write_scores
 from AnomalyTrainingLib.evaluation.subgroups import groupings, subgroup
 from AnomalyTrainingLib.evaluation.summary import METRICS, Method, compare_methods, summarise
@@ -131,6 +133,31 @@ def test_calibration_of_the_model_is_checked_on_its_normals():
     shifted = judged([method("m", 1.0, "model", normals=100, shift=1.5)])["calibration"]
     assert shifted["verdict"] == "too small"
     assert judged([method("b", 1.0)])["calibration"] is None
+
+
+def test_the_cohort_is_counted_and_phantoms_are_told_from_patients(tmp_path):
+    images = []
+    for folder in ("volumes", "patients"):
+        (tmp_path / folder).mkdir()
+        images += [tmp_path / folder / f"{n}.nii.gz" for n in range(2)]
+    (tmp_path / "volumes" / "phantom.json").write_text("{}")
+    (tmp_path / "cohort.csv").write_text("case,patient,image,label\n")
+    cases = [
+        Case(f"c{n}", f"p{n // 2}", {"image": ImageSource(path)}, n % 2, mask=path if n == 1 else None)
+        for n, path in enumerate(images)
+    ]
+    facts = cohort_facts(Cohort(tuple(cases), tmp_path / "cohort.csv"), cases, "test")
+    assert facts.pop("sha256") == hashlib.sha256(b"case,patient,image,label\n").hexdigest()
+    assert facts == {
+        "file": "cohort.csv",
+        "split": "test",
+        "cases": 4,
+        "patients": 2,
+        "normal": 2,
+        "abnormal": 2,
+        "with_mask": 1,
+        "simulated": 2,
+    }
 
 
 # -- subgroups

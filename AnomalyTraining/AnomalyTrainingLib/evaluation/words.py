@@ -141,9 +141,13 @@ def calibration_sentence(document: Document) -> str:
 
 
 def warnings(document: Document) -> list[str]:
-    """What a reader must mind, in sentences; the notes of the evaluation first."""
+    """What a reader must mind, in sentences; simulated cases and the notes of the evaluation first."""
     entry, cohort = document["methods"][model_name(document)], document["cohort"]
     found = list(document["notes"])
+    simulated = cohort.get("simulated", 0)
+    if simulated:
+        which = "The" if simulated == cohort["cases"] else f"{simulated} of {cohort['cases']}"
+        found.insert(0, f"{which} cases are simulated: figures of them say nothing about patients.")
     for name in ("normal", "abnormal"):
         count = cohort[name]
         if count == 0:
