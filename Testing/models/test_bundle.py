@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -77,25 +78,49 @@ def test_every_file_the_design_names_is_there(written: Model) -> None:
     assert "Research use only" in (written.path / "docs" / "README.md").read_text()
 
 
-def test_monai_reads_the_metadata_and_runs_the_inference(written: Model, tmp_path: Path) -> None:
-    pytest.importorskip("monai")
-    from monai.bundle import ConfigParser
+META_SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")
+"""MONAI's schema of metadata.json, as its `public/schema` folder has it (Apache 2.0), so that nothing is fetched."""
 
-    metadata = ConfigParser.load_config_file(written.path / "configs" / "metadata.json")
-    required = ("schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "task")
-    assert all(metadata[key] for key in (*required, "description", "authors", "copyright", "network_data_format"))
+
+def test_monais_own_check_accepts_the_metadata_and_refuses_what_is_spoilt(written: Model, tmp_path: Path) -> None:
+    from monai.bundle import verify_metadata
+
+    path = written.path / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    assert metadata["schema"].endswith(META_SCHEMA.name)
+    schema = tmp_path / META_SCHEMA.name  # what is there is not downloaded
+    shutil.copy(META_SCHEMA, schema)
+    verify_metadata(str(path), filepath=str(schema))
+    spoilt = tmp_path / "metadata.json"
+    for key in ("version", "task", "monai_version", "network_data_format"):
+        spoilt.write_text(json.dumps({k: v for k, v in metadata.items() if k != key}))
+        with pytest.raises(ValueError, match=f"{key}.*required"):
+            verify_metadata(str(spoilt), filepath=str(schema))
+    metadata["network_data_format"]["inputs"]["image"]["num_channels"] = "one"
+    spoilt.write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="'one' is not"):
+        verify_metadata(str(spoilt), filepath=str(schema))
+
+
+def test_monai_runs_the_inference(written: Model, tmp_path: Path) -> None:
     from AnomalyDetectionLib.imaging.write import write_volume
 
     write_volume(simulated.head(62, lesion_ras=(30, 10, 10)), tmp_path / "image.nii.gz")
     config = written.path / "configs" / "inference.json"
-    script = "import sys; from monai.bundle import run; a = sys.argv; "
-    script += "run(config_file=a[1], bundle_root=a[2], input=a[3], output_dir=a[4])"
-    places = [config, written.path, tmp_path / "image.nii.gz", tmp_path / "out"]
+    # `monai.bundle.run` is what `python -m monai.bundle run` calls; MONAI Label and the like use the workflow.
+    script = "import sys; from monai.bundle import ConfigWorkflow, run; a = sys.argv; "
+    script += "run(config_file=a[1], meta_file=a[2], bundle_root=a[3], input=a[4], output_dir=a[5] + '/run'); "
+    script += "w = ConfigWorkflow(a[1], a[2], workflow_type='infer', bundle_root=a[3], input=a[4], "
+    script += "output_dir=a[5] + '/workflow'); w.initialize(); w.run(); w.finalize(); "
+    script += "assert w.network_def is w.parser.get_parsed_content('model').detector; print(w.version)"
+    metadata = config.with_name("metadata.json")
+    places = [config, metadata, written.path, tmp_path / "image.nii.gz", tmp_path / "out"]
     command = [sys.executable, "-c", script, *map(str, places)]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["findings"][0]["side"] == "right"
+    assert done.stdout.splitlines()[-1] == "1.0.0"
+    first, second = (json.loads((tmp_path / "out" / name / "report.json").read_text()) for name in ("run", "workflow"))
+    assert first["findings"][0]["side"] == "right" and first["volume_score"] == second["volume_score"]
 
 
 def _environment() -> dict[str, str]:

@@ -139,6 +139,8 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights_to_the_last_bit(
     last, other = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (run_folder, out))
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in last["state_dict"].items())
     assert last["plateau"] == other["plateau"]
+    log, continued = (run / "checkpoints" / "log" / "metrics.csv" for run in (run_folder, out))
+    assert log.read_text() == continued.read_text(), "the epochs before the stop are in the log too"
 
 
 @pytest.mark.slow
@@ -150,12 +152,23 @@ def test_a_run_leaves_events_logs_and_a_bundle_that_finds_a_lesion(run_folder: P
     assert ends[-1]["train_loss"] < ends[0]["train_loss"]
     assert ends[-1]["step"] == ends[-1]["steps"] > 3 and ends[-1]["memory_bytes"] > 10e6 and ends[-1]["eta_s"] == 0
     log = run_folder / "checkpoints" / "log"
-    assert "val_loss" in (log / "metrics.csv").read_text().splitlines()[0]
+    lines = (log / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "epoch,train_loss,val_loss,learning_rate" and len(lines) == 5
+    assert float(lines[4].split(",")[2]) == ends[3]["validation_loss"]
     assert list(log.glob("events.out.tfevents.*"))
     assert not (run_folder / "prepared").exists()
     assert main(["export", str(run_folder), "--out", str(tmp_path / "bundle")]) == 0
     kept, exported = load_bundle(run_folder / "model"), load_bundle(tmp_path / "bundle")
     assert exported.info["training"]["normals"] == 3 and exported.info["training"]["epochs"] == 4
+    assert exported.info["run"]["config"]["training"]["batch"] == 8 and exported.info["run"]["seed"] == 0
+    assert exported.info["run"]["software"]["torch"] == torch.__version__
+    card = (tmp_path / "bundle" / "docs" / "README.md").read_text()
+    assert "| epoch | training loss | validation loss | learning rate |" in card
+    for number, row in enumerate(exported.info["training"]["curve"], 1):
+        assert f"| {number} | {row[0]:.4g} | {row[1]:.4g} |" in card
+    for said in ("voxel sizes (mm): 4 × 4 × 4", "modality: not said", "seed: 0", "device: cpu", "Not a medical device"):
+        assert said.lower() in card.lower(), said
+    assert "simulated:" not in card, "these images do not say that they are"
     write_volume(simulated.head(50, lesion_ras=(-30, 10, 10), lesion_mm=20.0, lesion_gain=2.0), tmp_path / "x.nii.gz")
     volume = read_volume(tmp_path / "x.nii.gz")
     first, second = Scorer(kept, "cpu").score(volume), Scorer(exported, "cpu").score(volume)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,9 @@ METADATA_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
 """Identifies the schema `configs/metadata.json` follows; it is never fetched."""
+
+BUNDLE_LAYOUT = "1.6.0"
+"""The version of MONAI whose layout of bundles this is."""
 
 INTENDED_USE = "Research use only: not a medical device, not for diagnosis."
 
@@ -54,10 +60,10 @@ def metadata(model: Model) -> dict[str, Any]:
         "schema": METADATA_SCHEMA,
         "version": model.identity.version,
         "changelog": {model.identity.version: "made by slicer-anomaly " + __version__},
-        "monai_version": "1.6.0",
+        "monai_version": _monai_version(model),
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": np.__version__,
-        "required_packages_version": {},
+        "required_packages_version": {"slicer-anomaly": __version__},
         "name": model.identity.id,
         "task": "Anomaly detection",
         "description": f"Anomaly detector {model.identity.detector!r}: a map of how rare each voxel is among normals.",
@@ -66,6 +72,15 @@ def metadata(model: Model) -> dict[str, Any]:
         "intended_use": INTENDED_USE,
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": score}},
     }
+
+
+def _monai_version(model: Model) -> str:
+    """The one it was trained with, or that is here; without any, the one whose layout of bundles this is."""
+    trained_with = model.info.get("run", {}).get("software", {}).get("monai")
+    try:
+        return str(trained_with or version("monai"))
+    except PackageNotFoundError:
+        return BUNDLE_LAYOUT
 
 
 def inference_config(model: Model) -> dict[str, Any]:
@@ -94,22 +109,52 @@ def inference_config(model: Model) -> dict[str, Any]:
 
 def model_card(model: Model) -> str:
     """`docs/README.md`, written from what is known of the model and nothing else."""
-    spec, calibration = model.detector.spec, model.calibration
-    threshold = calibration.threshold
-    cost = threshold.cost(threshold.default)
-    lines = [
-        f"# {model.identity.id} {model.identity.version}",
-        "",
-        INTENDED_USE,
+    parts = (_what, _input, _training, _calibration, _measured, _limits, _making)
+    lines = [f"# {model.identity.id} {model.identity.version}", "", INTENDED_USE]
+    for part in parts:
+        lines += part(model)
+    return "\n".join(lines) + "\n"
+
+
+def _what(model: Model) -> list[str]:
+    return [
         "",
         "## What it does",
         f"Detector `{model.identity.detector}`. For every voxel of a new image it gives the rarity: -log10 of the",
         "share of normal foreground voxels that score at least as high (2 = 1 in 100, 4 = 1 in 10,000).",
+    ]
+
+
+def _input(model: Model) -> list[str]:
+    spec = model.detector.spec
+    return [
         "",
         "## Input",
         f"- modality: {', '.join(spec.modalities) or 'any'}",
         f"- intensity rule: {spec.intensity}; foreground rule: {spec.foreground}",
         f"- grid: {spec.grid}" + (f", voxel size {_numbers(spec.spacing)} mm" if spec.spacing else ""),
+    ]
+
+
+def _training(model: Model) -> list[str]:
+    """Data, and the losses of training by gradient at a few epochs."""
+    facts = dict(model.info.get("training", {}))
+    curve = facts.pop("curve", [])
+    lines = [*_facts("Training", facts), *_facts("Data", model.info.get("data", {}))]
+    if curve:
+        lines += ["", "| epoch | training loss | validation loss | learning rate |", "|---|---|---|---|"]
+        last = len(curve)
+        chosen = {1, last, int(facts.get("best epoch", last))}
+        chosen |= {round(1 + step * (last - 1) / 8) for step in range(9)}
+        lines += [f"| {n} | {' | '.join(f'{value:.4g}' for value in curve[n - 1])} |" for n in sorted(chosen)]
+    return lines
+
+
+def _calibration(model: Model) -> list[str]:
+    calibration = model.calibration
+    threshold = calibration.threshold
+    cost = threshold.cost(threshold.default)
+    lines = [
         "",
         "## Calibration",
         f"- calibration normals: {calibration.n}; the least p-value a case can have is {calibration.least_p_value:.3f}",
@@ -120,17 +165,55 @@ def model_card(model: Model) -> str:
     ]
     if warning := calibration.warning():
         lines.append(f"- **{warning}**")
-    sections = (
-        ("Training", "training"),
-        ("Calibration normals", "calibration"),
-        ("Baselines it can be judged against", "baselines"),
-        ("Measured", "metrics"),
+    lines += _facts("Calibration normals", model.info.get("calibration", {}))
+    return lines + _facts("How the thresholds were chosen", model.info.get("threshold", {}))
+
+
+def _measured(model: Model) -> list[str]:
+    lines = _facts("Baselines it can be judged against", model.info.get("baselines", {}))
+    measured = model.info.get("metrics")
+    if not measured:
+        return [*lines, "", "## Measured", "- nothing yet: `slicer-anomaly evaluate` judges it on a cohort of its own."]
+    return lines + _facts("Measured", measured)
+
+
+def _limits(model: Model) -> list[str]:
+    """What must be known before its maps are believed."""
+    data, spec = model.info.get("data", {}), model.detector.spec
+    simulated, cases = data.get("simulated cases", 0), data.get("cases", 0)
+    lines = ["", "## Limits"]
+    if simulated:
+        what = "All of its" if simulated == cases else f"{simulated} of its {cases}"
+        lines.append(f"- **{what} images were simulated: its figures say nothing about patients.**")
+    fits = f"It fits images like those it was trained on: {'/'.join(spec.modalities) or 'one modality'}, one contrast"
+    lines += [
+        f"- {fits}, one kind of preparation (with or without skull), similar voxels.",
+        "- Rare is not ill: it marks what its normals do not show, artefacts and harmless variants among it.",
+        "- On another scanner it must be calibrated anew: `slicer-anomaly calibrate`.",
+    ]
+    if str(model.info.get("calibration", {}).get("method", "")).startswith("cross"):
+        lines.append(
+            "- Its p-values come from detectors that each left out the normals they scored; those normals are not "
+            "quite independent of the model, so that a p-value of 0.05 stands for 5 % of normals only roughly."
+        )
+    return lines
+
+
+def _making(model: Model) -> list[str]:
+    """Machine, software and configuration."""
+    facts = dict(model.info.get("run", {}))
+    config = facts.pop("config", None)
+    software = facts.pop("software", {})
+    lines = _facts(
+        "Made with", facts | ({"software": ", ".join(f"{n} {v}" for n, v in software.items())} if software else {})
     )
-    for title, key in sections:
-        facts = model.info.get(key)
-        if facts:
-            lines += ["", f"## {title}", *(f"- {name}: {value}" for name, value in sorted(facts.items()))]
-    return "\n".join(lines) + "\n"
+    if config is not None:
+        lines += ["", "```json", json.dumps(config, indent=1), "```"]
+    return lines
+
+
+def _facts(title: str, facts: Mapping[str, Any]) -> list[str]:
+    return ["", f"## {title}", *(f"- {name}: {value}" for name, value in sorted(facts.items()))] if facts else []
 
 
 def _numbers(values: tuple[float, ...]) -> str:

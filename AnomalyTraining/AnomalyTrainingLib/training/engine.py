@@ -19,20 +19,23 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from AnomalyDetectionLib.errors import InputError, OutputError
+from AnomalyDetectionLib.imaging.write import atomically
 from AnomalyDetectionLib.scoring.contract import Batch, Detector
 
 from .config import TrainingSection
 from .data import EpochOrder, TrainingSlices, ValidationSlices, as_it_is
 from .seeds import seed_of
 
-LAST, BEST = "last.ckpt", "best.pt"
+LAST, BEST, LOG = "last.ckpt", "best.pt", "log"
+LOGGED = ("epoch", "train_loss", "val_loss", "learning_rate")
+"""Columns of log/metrics.csv."""
 EVENT_INTERVAL_S = 1.0
 
 Events = Callable[[Mapping[str, Any]], None]
@@ -61,7 +64,8 @@ def fit_by_gradient(
     Returns
     -------
     dict
-        `epochs`, `best_epoch` (from 1) and `validation_loss` of the best.
+        `epochs`, `best_epoch` (from 1), `validation_loss` of the best, `seconds`, and the `curve`: of every epoch its
+        training loss, validation loss and learning rate.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def fit_by_gradient(
             max_epochs=settings.epochs,
             num_sanity_val_steps=0,
             callbacks=[stopping, reporter, keeper],
-            logger=[CSVLogger(folder, name="", version="log"), TensorBoardLogger(folder, name="", version="log")],
+            logger=TensorBoardLogger(folder, name="", version=LOG),
             plugins=[_AtomicCheckpoints()],
             log_every_n_steps=10,
             enable_progress_bar=False,
@@ -104,8 +108,14 @@ def fit_by_gradient(
             )
     best = torch.load(folder / BEST, map_location="cpu", weights_only=True)
     detector.cpu().load_state_dict(best["state"], strict=True)
-    ended = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
-    return {"epochs": ended, "best_epoch": best["epoch"] + 1, "validation_loss": best["loss"]}
+    kept = torch.load(last, map_location="cpu", weights_only=True)["callbacks"][_Keeper.KEY]
+    return {
+        "epochs": len(kept["curve"]),
+        "best_epoch": best["epoch"] + 1,
+        "validation_loss": best["loss"],
+        "seconds": round(kept["seconds"], 1),
+        "curve": kept["curve"],
+    }
 
 
 class _Module(LightningModule):
@@ -171,23 +181,29 @@ class _Stopping(EarlyStopping):
 
 
 class _Keeper(Checkpoint):
-    """Keeps the weights of the best epoch and, after every epoch, all that is needed to go on.
+    """Keeps the weights of the best epoch, the curve of losses and, after every epoch, all that is needed to go on.
 
     Lightning calls checkpoint callbacks last: after the module's schedule and the early stopping have had the epoch.
+    The curve is written from here, since Lightning's CSV logger begins anew when a run is continued.
     """
+
+    KEY = "keeper"
 
     def __init__(self, folder: Path, warmup: int) -> None:
         self._folder, self._warmup, self._best = folder, warmup, float("inf")
+        self._curve: list[list[float]] = []
+        self._seconds, self._since = 0.0, time.monotonic()
 
     @property
     def state_key(self) -> str:
-        return "keeper"
+        return self.KEY
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
+        return {"best": self._best, "curve": self._curve, "seconds": self._seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = float(state_dict["best"])
+        self._curve, self._seconds = list(state_dict["curve"]), float(state_dict["seconds"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss, epoch = float(trainer.callback_metrics["val_loss"]), trainer.current_epoch
@@ -197,6 +213,12 @@ class _Keeper(Checkpoint):
             assert isinstance(detector, Detector)
             state = {name: value.detach().cpu() for name, value in detector.state_dict().items()}
             _save(self._folder / BEST, {"state": state, "epoch": epoch, "loss": loss})
+        self._curve.append([float(trainer.callback_metrics[name]) for name in LOGGED[1:]])
+        now = time.monotonic()
+        self._seconds, self._since = self._seconds + now - self._since, now
+        rows = [",".join(map(str, (number, *row))) for number, row in enumerate(self._curve, 1)]
+        text = "\n".join([",".join(LOGGED), *rows]) + "\n"
+        atomically(self._folder / LOG / "metrics.csv", lambda partial: _write_text(partial, text))
         trainer.save_checkpoint(self._folder / LAST)
 
 
@@ -274,6 +296,10 @@ def _save(path: Path, content: Mapping[str, Any]) -> None:
         raise OutputError(f"{path}: the checkpoint cannot be written ({str(error).splitlines()[0]}).") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _has_stopped(last: Path, patience: int) -> bool:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 from .calibrating import as_model, held_out, out_of_fold
 from .config import TrainConfig
 from .deciding import decided_by_roc
+from .provenance import data_facts, run_facts
 from .roles import Roles
 from .statistics import Fitted, ProgressCallback, fit_statistics
 
@@ -72,6 +74,7 @@ def train(
         If the folder exists (without `resume`) or cannot be written.
     """
     out = Path(out)
+    started = time.monotonic()
     roles = Roles.of(cohort, config)
     state = _begin(out, _identity(config, cohort, seed), resume)
     if state["state"] == "done":
@@ -84,12 +87,15 @@ def train(
     if calibration is None:
         calibration = held_out(config, fitted, roles.calibrate, device, progress)
     model = as_model(config, fitted, calibration, roles)
+    data = data_facts(cohort, (*roles.train, *roles.calibrate))
+    model = replace(model, info={**model.info, "data": data})
     if roles.decide:
         model, warning = decided_by_roc(model, roles.decide, device, progress)
         if warning:
             warn(warning)
     if finish is not None and not (out / "model").exists():
         model = finish(config, cohort, model, device, progress)
+    model = replace(model, info={**model.info, "run": run_facts(config, seed, device, time.monotonic() - started)})
     written = write_bundle(model, out / "model") if not (out / "model").exists() else load_bundle(out / "model")
     _write_state(out, {**state, "state": "done", "model_sha256": written.identity.sha256})
     _clear(out)
