@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -188,7 +189,12 @@ def small():
     return build("autoencoder", SPEC, {"widths": [4, 8], "latent": 8})
 
 
-def fit(cases: PreparedCases, folder: Path, section: TrainingSection) -> dict:
+def fit(
+    cases: PreparedCases,
+    folder: Path,
+    section: TrainingSection,
+    progress: Callable[[str, float], None] = lambda stage, fraction: None,
+) -> dict:
     return fit_by_gradient(
         small(),
         TrainingSlices(cases, section.augment, 0),
@@ -197,8 +203,25 @@ def fit(cases: PreparedCases, folder: Path, section: TrainingSection) -> dict:
         folder,
         device=torch.device("cpu"),
         seed=0,
-        progress=lambda stage, fraction: None,
+        progress=progress,
     )
+
+
+def test_a_continued_training_knows_the_epochs_before_it_was_stopped(cases: PreparedCases, tmp_path: Path) -> None:
+    def stop(stage: str, fraction: float) -> None:
+        if stage.endswith("epoch 3"):
+            raise RuntimeError("stopped")
+
+    section = settings(epochs=4)
+    whole = fit(cases, tmp_path / "whole", section)
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(cases, tmp_path / "stopped", section, stop)
+    log = "log/metrics.csv"
+    assert len((tmp_path / "stopped" / log).read_text().splitlines()) == 3
+    continued = fit(cases, tmp_path / "stopped", section)
+    assert whole["epochs"] == len(whole["curve"]) == 4 and whole["seconds"] > 0
+    assert {**continued, "seconds": 0} == {**whole, "seconds": 0}
+    assert (tmp_path / "whole" / log).read_text() == (tmp_path / "stopped" / log).read_text()
 
 
 def test_training_stops_when_the_validation_loss_no_longer_falls(cases: PreparedCases, tmp_path: Path) -> None:
