@@ -50,6 +50,18 @@ def test_a_perfect_share_is_not_certain():
     assert bootstrap.figure(np.ones(11), clusters=10, undefined="").low is None
 
 
+def test_a_perfect_ranking_beats_a_constant_one_once_there_are_patients_enough():
+    ones, halves = np.ones(11), np.full(11, 0.5)
+    for clusters, better in ((8, "better"), (5, "not shown")):  # 0.025 ** (1 / 5) is below 0.5
+        bootstrap = Bootstrap.of([str(n) for n in range(2 * clusters)], [0, 1] * clusters, resamples=10)
+        difference = bootstrap.difference_of_constants(ones, halves, clusters=clusters)
+        assert (difference.value, difference.high) == (0.5, 0.5)
+        assert difference.low == pytest.approx(0.025 ** (1 / clusters) - 0.5)
+        assert verdict(difference, clusters=2 * clusters) == better
+    assert bootstrap.difference_of_constants(ones, ones, clusters=5).low < 0
+    assert bootstrap.difference_of_constants(halves, halves, clusters=5).low is None
+
+
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (1, 1)])
 def test_clopper_pearson_is_scipys_exact_interval(successes, trials):
     expected = binomtest(successes, trials).proportion_ci(0.95, method="exact")

@@ -91,6 +91,13 @@ def test_methods_are_compared_on_the_cases_both_have():
     assert compare_methods(model, replace(other, records=()), bootstrap) == []
 
 
+def test_a_perfect_model_is_better_than_a_score_that_is_the_same_for_all():
+    same = tuple(replace(r, volume_score=1.0) for r in records(9.0))
+    rows = judged([method("m", 9.0, "model"), Method("prevalence", "baseline", "", same)])["comparisons"]
+    auroc = next(row for row in rows if (row["level"], row["metric"]) == ("volume", "auroc"))
+    assert (auroc["difference"]["value"], auroc["verdict"]) == (0.5, "better")
+
+
 def test_few_clusters_show_nothing():
     few = {"normals": 6, "abnormals": 6, "cluster_size": 3}  # four clusters
     rows = judged([method("m", 5.0, "model", **few), method("b", 0.0, **few)])["comparisons"]

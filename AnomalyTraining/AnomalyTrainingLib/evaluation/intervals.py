@@ -159,6 +159,22 @@ class Bootstrap:
         low, high = np.quantile(drawn, [tail, 1 - tail])
         return Figure(value, float(low), float(high))
 
+    def difference_of_constants(
+        self, ours: NDArray[np.floating], theirs: NDArray[np.floating], *, clusters: int
+    ) -> Figure:
+        """Difference of two samples (resamples + 1,) that no resample changes, such as AUROCs of 1 and of 0.5.
+
+        Its interval goes from end to end of the exact intervals of the two, which is wide: no pairing narrows it.  A
+        sample that is constant at another value than 0 or 1 is so by its nature, and has no spread.
+        """
+        one, other = (self.figure(s, clusters=clusters, undefined="", bounded=True) for s in (ours, theirs))
+        varied = max(np.ptp(ours), np.ptp(theirs)) > _CONSTANT
+        if varied or one.value is None or other.value is None or (one.low is None and other.low is None):
+            return self.figure(ours - theirs, clusters=clusters, undefined="not defined for both")
+        low, high = (one.value, one.value) if one.low is None or one.high is None else (one.low, one.high)
+        under, over = (other.value, other.value) if other.low is None or other.high is None else (other.low, other.high)
+        return Figure(one.value - other.value, low - over, high - under)
+
 
 def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
     """Exact interval of a share (Clopper & Pearson, Biometrika 1934).

@@ -35,6 +35,9 @@ LESION = ("froc_mean", *(froc_name(rate) for rate in FALSE_POSITIVES), "recall",
 METRICS = {"volume": (*RANKING, *DECISION), "slice": (*RANKING, *DECISION), "voxel": VOXEL, "lesion": LESION}
 """The figures of each level."""
 
+BOUNDED = {("volume", "auroc"), ("lesion", "recall")}
+"""Compared figures that have an exact interval where all resamples agree on 0 or 1 (see `Bootstrap.figure`)."""
+
 LOWER_IS_BETTER = {"false_findings_per_normal"}
 
 
@@ -175,6 +178,9 @@ def compare_methods(
         if np.isfinite(difference[0]):
             clusters = _clusters(model.records, level)
             figure = bootstrap.figure(difference, clusters=clusters, undefined="")
+            if figure.low is None and (level, metric) in BOUNDED:
+                independent = _independent(model.records, level)
+                figure = bootstrap.difference_of_constants(*(s.rows[level, metric] for s in made), clusters=independent)
             better = verdict(figure, clusters=clusters, higher_is_better=metric not in LOWER_IS_BETTER)
             rows.append(
                 {
@@ -187,6 +193,13 @@ def compare_methods(
                 }
             )
     return rows
+
+
+def _independent(records: Sequence[CaseRecord], level: str) -> int:
+    """Clusters that answer independently: with a lesion, or of the class that has fewer."""
+    if level == "lesion":
+        return len({record.cluster for record in records if record.lesions})
+    return min(len({record.cluster for record in records if record.label == label}) for label in (0, 1))
 
 
 def _clusters(records: Sequence[CaseRecord], level: str) -> int:
