@@ -2,8 +2,13 @@
 
 CONFIG is a YAML file or the name of a recipe that ships with the software.  The cohort's manifest must say in its
 column split which normals are for training (train) and which for calibration (calibrate); all its images and masks are
-checked first, as `cohort check` does.  RUN holds the fitted model;
-`slicer-anomaly export RUN --out BUNDLE` makes a bundle of it.
+checked first, as `cohort check` does.  RUN holds the fitted model; `slicer-anomaly export RUN --out BUNDLE` makes a
+bundle of it.
+
+With fewer than 60 normals in train and calibrate together each is used for both: scored by a detector that was fitted
+to the others, fold by fold, while the final one is fitted to all (`calibration: {method: auto | split | cross}`).  A
+case is called abnormal beyond the calibration normals, or from a score on that separates the normal and abnormal cases
+of the split validate best (`threshold: {method: normals | roc}`).
 
 Detectors trained by gradient (autoencoder) take the normals of the split validate, or else of a share of the training
 patients, to tell when to stop.  A run that was stopped, or killed, goes on with --resume at the epoch it was in.  While
