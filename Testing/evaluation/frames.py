@@ -17,6 +17,7 @@ options: {smooth: 1.0, shading: 0.0}
 input: {kind: volume, intensity: radiograph, grid: frame, size: [40, 40]}
 findings: {least_mm2: 4.0, least_px: 4.0}
 volume_score: {fraction: 0.02, least_voxels: 5}
+calibration: {method: split}
 """
 
 

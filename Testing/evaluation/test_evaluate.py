@@ -40,6 +40,7 @@ def test_the_model_stands_beside_all_its_baselines(evaluated: Path) -> None:
     assert {entry["kind"] for entry in document["methods"].values()} == {"model", "baseline"}
     assert {"report.html", "scores.csv", "metrics.json", "roc.png"} <= {path.name for path in evaluated.iterdir()}
     assert {row["baseline"] for row in document["comparisons"]} == set(document["methods"]) - {"zscore"}
+    assert "(age, sex, site; fitted to 4 normal and 4" in document["methods"]["metadata"]["description"]
     assert any("untrained is missing" in note for note in document["notes"])
     assert list(document["methods"]["zscore"]["subgroups"]) == ["sex"]
 

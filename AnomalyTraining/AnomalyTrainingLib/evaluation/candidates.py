@@ -67,7 +67,9 @@ def candidates_of(model: Model, baselines: Baselines, ceiling: Model | None = No
     found = [Candidate(name, "model", f"{model.identity.id} {model.identity.version}", model)]
     for baseline in baselines.names:
         fitted = baselines.maps.get(baseline)
-        found.append(Candidate(baseline, "baseline", DESCRIPTIONS[baseline], fitted, baselines.cases.get(baseline)))
+        classifier = baselines.cases.get(baseline)
+        described = DESCRIPTIONS[baseline] + (f" ({classifier.describe()})" if classifier else "")
+        found.append(Candidate(baseline, "baseline", described, fitted, classifier))
     if ceiling is not None:
         detector, taken = ceiling.identity.detector, {candidate.name for candidate in found}
         described = f"{ceiling.identity.id} {ceiling.identity.version}, which may have seen what the model has not"

@@ -34,6 +34,8 @@ from .records import CaseRecord
 SCHEMA = "slicer-anomaly/evaluation/1"
 STATE = "evaluation.json"
 PATIENT = "patient"
+FITTING_SHARE = 0.3
+"""Of the time, where baselines are fitted before cases are judged."""
 
 Progress = Callable[[str, float], None]
 """Called with the stage and the share of the whole that is done."""
@@ -117,21 +119,26 @@ def judge_cohort(
     seen = Seen(model, settings.split)
     seen.check_patients(cases)
     _begin(out, _identity(model, ceiling, cohort, settings), resume)
-    baselines = _baselines(model, cohort, out, settings, progress)
+    stored = None if settings.refit else stored_baselines(model)
+    begun = FITTING_SHARE if stored is None else 0.0
+    baselines = stored or _fitted_here(model, cohort, out, settings, lambda s, part: progress(s, begun * part))
     candidates = candidates_of(model, baselines, ceiling)
     judged = Judged(candidates, {c.name: [] for c in candidates}, dict(baselines.missing))
     judging = _Judging(settings, out, seen, judged)
     battery = battery_cases(cases, settings.artefacts)
-    total = len(cases) + len(battery)
+
+    def watch(stage: str, done: float) -> None:
+        progress(stage, begun + (1 - begun) * done / (len(cases) + len(battery)))
+
     for done, case in enumerate(cases):
-        progress(f"judging {case.case}", done / total)
+        watch(f"judging {case.case}", done)
         event("case", case=case.case, **judging.judge(case))
     if len(judged.failed) == len(cases):
         raise InputError(next(iter(judged.failed.values())))
     if settings.split == "validate":
         _judge_out_of_fold(judged, judging.rows)
     for done, case in enumerate(case for case in battery if case.case not in judged.failed):
-        judging.spoil(case, lambda part, done=done: progress("artefacts", (len(cases) + done + part) / total))  # type: ignore[misc]
+        judging.spoil(case, lambda part, done=done: watch("artefacts", len(cases) + done + part))  # type: ignore[misc]
     judged.notes += _notes(judged, seen, judging)
     return judged
 
@@ -197,7 +204,9 @@ class _Judging:
         extra = {"rows": made.rows, "failures": made.failures}
         write_records(path, made.records, extra)
         self._take(case, made.records, extra)
-        return {"status": "done", "volume_score": made.records[self.judged.candidates[0].name].volume_score}
+        record = made.records[self.judged.candidates[0].name]
+        figures = {"volume_score": record.volume_score, "p_value": record.p_value, "findings": record.findings}
+        return {"status": "done", **figures}
 
     def _take(self, case: Case, records: Mapping[str, CaseRecord], extra: Mapping[str, Any]) -> None:
         for name, record in records.items():
@@ -269,11 +278,8 @@ def _begin(out: Path, identity: dict[str, Any], resume: bool) -> None:
         raise InputError(f"{out}: the evaluation in this folder had another {differing[0]}; choose another folder.")
 
 
-def _baselines(model: Model, cohort: Cohort, out: Path, settings: Settings, progress: Progress) -> Baselines:
-    """Those of the bundle; where it holds none, or on request, fitted to this cohort's normals and kept in `out`."""
-    stored = None if settings.refit else stored_baselines(model)
-    if stored is not None:
-        return stored
+def _fitted_here(model: Model, cohort: Cohort, out: Path, settings: Settings, progress: Progress) -> Baselines:
+    """Baselines fitted to this cohort's normals and kept in `out`."""
     folder = out / ATTACHED
     if (folder / "baselines.json").exists():
         return from_files({ATTACHED + path.name: path.read_bytes() for path in folder.iterdir()}, model)

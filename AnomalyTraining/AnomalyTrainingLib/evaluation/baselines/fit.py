@@ -3,6 +3,11 @@
 Those that need a place for every voxel (`zscore`, `mean_image_residual`) work on the model's template.  Where a model
 judges images on their own grid there is none: then volumes are aligned with a template built from the training normals,
 and single images stretched onto one frame, for these two alone.
+
+A model that was calibrated out of fold has no held-out normals; the baselines keep to the split all the same: they
+learn from train and are calibrated on calibrate, for folds would cost them as much as the model.  The model's template
+is then a mean of both, by which the residuals of these normals from the mean of n images are 1 / n smaller than those
+of new ones.
 """
 
 from __future__ import annotations

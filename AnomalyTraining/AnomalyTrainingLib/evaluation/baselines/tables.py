@@ -112,6 +112,11 @@ class CaseClassifier:
         """Conformal p-value, or None without calibration normals."""
         return conformal_p_value(score, self.normal_scores) if self.normal_scores.size else None
 
+    def describe(self) -> str:
+        """What it goes by and was fitted to, in a phrase."""
+        names = ", ".join(column.name for column in self.columns)
+        return f"{names}; fitted to {self.fitted_on[0]} normal and {self.fitted_on[1]} abnormal cases"
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
