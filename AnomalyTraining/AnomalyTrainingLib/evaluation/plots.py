@@ -257,8 +257,8 @@ def _calibration(document: Document, figure: Figure) -> str:
     right.errorbar(
         nominal, realised, yerr=ends, fmt="o", color=MODEL_COLOUR, capsize=4, label="realised, exact 95 % interval"
     )
-    top = max(0.3, 1.1 * max(rate["realised"]["high"] for rate in rates))
-    right.set(xlim=(0, 0.25), ylim=(0, min(1.02, top)), xlabel="nominal rate", ylabel="normal cases at or below it")
+    top = max(0.3, 1.35 * max(rate["realised"]["high"] for rate in rates))
+    right.set(xlim=(0, 0.25), ylim=(-0.02 * top, top), xlabel="nominal rate", ylabel="normal cases at or below it")
     right.legend(frameon=False, fontsize="small", loc="upper left")
     return check["sentence"]
 
@@ -314,6 +314,7 @@ def _artefacts(document: Document, figure: Figure) -> str:
         cbar_kws={"label": "false findings per image"},
         ax=axes,
     )
+    axes.grid(visible=False)
     axes.set(xlabel="", ylabel="severity")
     axes.tick_params(axis="x", rotation=35)
     axes.tick_params(axis="y", rotation=0)
