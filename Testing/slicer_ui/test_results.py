@@ -311,6 +311,27 @@ def test_a_radiograph_of_unknown_spacing_is_counted_in_pixels(slicer: Any, resul
     assert results.relabel(2.0)[0].size_unit == "px"
 
 
+def test_a_radiograph_is_measured_by_its_header_and_shown_where_the_scene_has_it(
+    slicer: Any, result: ScoreResult
+) -> None:
+    from AnomalyDetectionLib.slicer_ui.results import Results
+
+    array = np.zeros((1, 60, 60), np.float32)
+    array[0, 20:40, 10:30] = 5.0
+    array[0, 25, 12] = 6.0
+    frontal = np.array([[-0.5, 0, 0, 30], [0, 0, -1, 0], [0, -0.5, 0, 30], [0, 0, 0, 1]])
+    image = Volume(array, frontal, "DX")
+    labels, findings = find_regions(image, 3.0, result.thresholds.least_size, result.midline)
+    flat = replace(result, rarity=image, labels=labels, findings=findings, threshold=3.0)
+    node = slicer.util.addVolumeFromArray(array, np.diag([-1.0, -1.0, 1.0, 1.0]), "film")  # as Slicer loads it
+    results = Results.create(node, flat)
+    for threshold in (3.0, 2.0):
+        (finding,) = results.relabel(threshold)
+        assert (finding.size, finding.size_unit, finding.side) == (100.0, "mm²", findings[0].side)
+    assert results.place_of(1) == pytest.approx((-12.0, -25.0, 0.0))
+    assert results.place_of(2) is None
+
+
 def test_a_threshold_far_too_low_makes_no_hundreds_of_segments(slicer: Any, head: Volume, result: ScoreResult) -> None:
     from AnomalyDetectionLib.slicer_ui.findings import MOST_SEGMENTS
     from AnomalyDetectionLib.slicer_ui.results import Results

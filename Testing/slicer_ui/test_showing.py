@@ -90,7 +90,7 @@ def test_the_picture_changes_where_the_lesion_is_and_nowhere_else(
 
     from AnomalyDetectionLib.slicer_ui.showing import jump_to
 
-    jump_to(scored.findings[0])
+    assert jump_to(shown, 1)
     slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(shown.score).SetVisibility(False)
     picture = red_picture()
     middle = float(scored.midline.point[0])  # type: ignore[union-attr]
@@ -145,15 +145,16 @@ def test_going_to_a_finding_centres_every_slice_view_and_turns_the_3d_view_to_it
     finding = scored.findings[-1]
     cameras = slicer.util.getNodesByClass("vtkMRMLCameraNode")
     before = [np.subtract(camera.GetPosition(), camera.GetFocalPoint()) for camera in cameras]
-    jump_to(finding)
+    assert jump_to(shown, finding.label)
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
     assert len(nodes) >= 3
     for node in nodes:
         to_ras = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
         np.testing.assert_allclose(to_ras[:3, 3], finding.peak_ras, atol=1e-3)
     for camera, offset in zip(cameras, before, strict=True):
-        np.testing.assert_allclose(camera.GetFocalPoint(), finding.peak_ras, atol=1e-6)
+        np.testing.assert_allclose(camera.GetFocalPoint(), finding.peak_ras, atol=1e-3)
         np.testing.assert_allclose(np.subtract(camera.GetPosition(), camera.GetFocalPoint()), offset, atol=1e-6)
+    assert not jump_to(shown, len(scored.findings) + 1)
 
 
 def test_a_single_image_is_shown_in_one_view_in_its_own_plane(scene: Any, result: ScoreResult) -> None:

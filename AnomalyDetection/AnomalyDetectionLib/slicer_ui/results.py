@@ -108,6 +108,8 @@ class Results:
         score.SetNodeReferenceID(INPUT, volume_node.GetID())
         for key, value in _facts(result).items():
             score.SetAttribute(PREFIX + key, value)
+        if not np.allclose(result.rarity.ijk_to_ras, ijk_to_world(score), atol=1e-3):
+            score.SetAttribute(PREFIX + "IjkToRas", json.dumps(result.rarity.ijk_to_ras.tolist()))
         heat = add_heat(_("{volume} – rarity colours").format(volume=name))
         score.SetNodeReferenceID(HEAT, heat.GetID())
         paint_heat(score, heat)
@@ -194,15 +196,31 @@ class Results:
         )
 
     def rarity(self) -> Volume:
-        """The rarity map as it is in the scene, in its present place."""
+        """The rarity map as it is in the scene, in its present place.
+
+        Sizes and sides of a radiograph are those of its DICOM header, which says more than Slicer takes from it.
+        """
+        own = json.loads(self.fact("IjkToRas") or "null")
         return Volume(
             slicer.util.arrayFromVolume(self.score),
-            ijk_to_world(self.score),
+            ijk_to_world(self.score) if own is None else np.array(own),
             units="rarity",
             spacing_known=self.fact("SpacingKnown") == "1",
             orientation_known=self.fact("OrientationKnown") == "1",
             name=self.score.GetName(),
         )
+
+    def place_of(self, label: int) -> tuple[float, float, float] | None:
+        """Where the scene shows the rarest voxel of a finding (RAS mm); None if there is no such finding."""
+        if self.labels is None:
+            return None
+        inside = np.flatnonzero(slicer.util.arrayFromVolume(self.labels) == label)
+        if inside.size == 0:
+            return None
+        rarity = slicer.util.arrayFromVolume(self.score)
+        k, j, i = np.unravel_index(inside[int(np.argmax(rarity.ravel()[inside]))], rarity.shape)
+        right, anterior, superior = (ijk_to_world(self.score) @ (i, j, k, 1))[:3]
+        return float(right), float(anterior), float(superior)
 
     def relabel(self, threshold: float, *, dragging: bool = False) -> tuple[Finding, ...]:
         """Find the regions above another threshold; no node is made anew.

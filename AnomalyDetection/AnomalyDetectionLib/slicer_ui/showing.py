@@ -72,16 +72,28 @@ def drop(results: Results, threshold: float) -> tuple[Finding, ...]:
     return findings
 
 
-def jump_to(finding: Finding) -> None:
-    """Centre all slice views on a finding's rarest voxel, and let the 3D views turn about it."""
-    slicer.vtkMRMLSliceNode.JumpAllSlices(
-        slicer.mrmlScene, *finding.peak_ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice
-    )
+def jump_to(results: Results, label: int) -> bool:
+    """Centre all slice views on a finding's rarest voxel, and let the 3D views turn about it.
+
+    Parameters
+    ----------
+    label
+        The finding's number, as in the table.
+
+    Returns
+    -------
+    False where there is no such finding any more.
+    """
+    place = results.place_of(label)
+    if place is None:
+        return False
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     if crosshair is not None:
-        crosshair.SetCrosshairRAS(*finding.peak_ras)
+        crosshair.SetCrosshairRAS(*place)
     for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
-        _focus(camera, finding.peak_ras)
+        _focus(camera, place)
+    return True
 
 
 def _focus(camera: Any, point: tuple[float, float, float]) -> None:

@@ -62,6 +62,8 @@ class Starter:
         Numbers of normal brains to fit to, to calibrate on, and held out.
     lesions
         What the other held-out brains have, one each.
+    spacing
+        mm, of the brains and of the model's template.
     """
 
     contrast: str
@@ -139,7 +141,9 @@ def fitted(starter: Starter, work: Path, workers: int, progress: Progress) -> Mo
         workers=workers,
         progress=lambda done, total: progress(f"{starter.contrast}: making phantoms", done / total),
     )
-    config = read_config(RECIPE).model_copy(update={"name": starter.name})
+    config = read_config(RECIPE)
+    grid = config.input.model_copy(update={"spacing": starter.spacing})
+    config = config.model_copy(update={"name": starter.name, "input": grid})
     cohort = read_manifest(work / "fitting" / "cohort.csv")
     train(
         config,
