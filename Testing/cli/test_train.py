@@ -134,6 +134,13 @@ def test_what_is_no_run_cannot_be_exported(tmp_path: Path, capsys: pytest.Captur
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_exported_is_the_model_of_the_run_to_the_last_byte(run_folder: Path, bundle: Path) -> None:
+    from AnomalyDetectionLib import load_bundle
+
+    assert load_bundle(bundle).identity.sha256 == load_bundle(run_folder / "model").identity.sha256
+    assert (bundle / "docs" / "README.md").read_bytes() == (run_folder / "model" / "docs" / "README.md").read_bytes()
+
+
 def test_a_bundle_is_not_overwritten(run_folder: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (bundle / "anomaly.json").stat().st_mtime_ns
     assert main(["export", str(run_folder), "--out", str(bundle)]) == 2

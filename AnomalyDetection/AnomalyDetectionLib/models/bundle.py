@@ -70,6 +70,8 @@ def write_bundle(model: Model, out: Path | str) -> Model:
 
 
 def _write_files(model: Model, folder: Path) -> None:
+    # In the order in which it is read back: a bundle that is written again has the same card, and so the same hash.
+    model = replace(model, info=json.loads(_json(dict(model.info))))
     weights = io.BytesIO()
     torch.save({key: value.detach().cpu().contiguous() for key, value in model.detector.state_dict().items()}, weights)
     files: dict[str, bytes] = {
