@@ -42,8 +42,8 @@ class Stamps:
         stamps = [self._of_path(path) for path in files]
         if None in stamps:
             return None
-        # Relative paths: the folder of a cohort may be moved.
-        names = [os.path.relpath(path, self._root) for path in files]
+        # Relative paths where they can be: the folder of a cohort may be moved.
+        names = [str(path.relative_to(self._root) if path.is_relative_to(self._root) else path) for path in files]
         parts = [[*case.images], [source.series for source in case.images.values()], case.slice, names, stamps]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
