@@ -11,14 +11,25 @@ import pytest
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.interop.reports import FILES
 from AnomalyDetectionLib.models.bundle import load_bundle
-from AnomalyTrainingLib.cohorts.manifest import read_manifest
+from AnomalyDetectionLib.scoring.scorer import Scorer
+from AnomalyTrainingLib.cohorts.manifest import load_case_volume, read_manifest
 from AnomalyTrainingLib.evaluation.baselines.store import stored_baselines
-from AnomalyTrainingLib.evaluation.demonstration import Outcome, Plan, demonstrate
+from AnomalyTrainingLib.evaluation.demonstration import AUTOENCODER_CHANGES, Outcome, Plan, demonstrate
 from AnomalyTrainingLib.evaluation.metrics_file import read_metrics
+from AnomalyTrainingLib.evaluation.showcase import against_plain_intensity, share_of_all
 from AnomalyTrainingLib.synthesis.lesions import LesionRequest
 
 pytestmark = pytest.mark.slow
-PLAN = Plan("flair", LesionRequest("tumour"), seed=77, training=8, calibration=4, normals=1, spacing=(3.0, 3.0, 3.0))
+PLAN = Plan(
+    "flair",
+    LesionRequest("tumour"),
+    autoencoder=(*AUTOENCODER_CHANGES, "training.epochs=1", "input.spacing=[4, 4, 4]", "input.size=[64, 48]"),
+    seed=77,
+    training=8,
+    calibration=4,
+    normals=1,
+    spacing=(3.0, 3.0, 3.0),
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +43,11 @@ def test_every_output_is_there_and_the_bundle_loads(made):
     out, outcome, _ = made
     for case, picture in outcome.overlays.items():
         assert {path.name for path in picture.parent.iterdir()} == set(FILES), case
-    assert load_bundle(outcome.bundle).calibration.n == PLAN.calibration
+    assert {name: load_bundle(path).calibration.n for name, path in outcome.bundles.items()} == {
+        "zscore": PLAN.calibration,
+        "autoencoder": PLAN.calibration,
+    }
+    assert len(outcome.overlays) == 3, "one a case, and the lesion once more as the autoencoder sees it"
     assert not list(out.rglob("*.partial*"))
 
 
@@ -43,10 +58,10 @@ def test_no_subject_has_two_roles_and_only_normals_are_learnt_from(made):
     assert {case.split for case in cohort.of(label=1)} == {"test"}
 
 
-def test_the_tumour_is_found_and_the_model_beats_every_baseline(made):
+def test_the_tumour_is_found_and_the_zscore_beats_every_baseline(made):
     methods = made[1].metrics["methods"]
-    stored = stored_baselines(load_bundle(made[1].bundle))
-    assert stored is not None and list(methods) == ["zscore", *stored.names]
+    stored = stored_baselines(load_bundle(made[1].bundles["zscore"]))
+    assert stored is not None
     assert stored.names == ["random", "prevalence", "voxel_intensity", "blur_residual", "mean_image_residual"]
     model = methods["zscore"]
     assert (model["lesion"]["lesions"], model["lesion"]["found"]) == (1, 1)
@@ -56,6 +71,47 @@ def test_the_tumour_is_found_and_the_model_beats_every_baseline(made):
     share = value(methods["prevalence"], "average_precision")
     assert share == pytest.approx(methods["prevalence"]["voxel"]["prevalence"], rel=1e-3)
     assert value(methods["random"], "average_precision") == pytest.approx(share, rel=0.3)
+
+
+def test_the_autoencoder_stands_beside_the_zscore_and_its_baselines_as_its_bundle_holds_them(made):
+    outcome = made[1]
+    model = load_bundle(outcome.bundles["autoencoder"])
+    stored = stored_baselines(model)
+    assert stored is not None and stored.maps.keys() == outcome.metrics["methods"].keys() - {"autoencoder"}
+    assert [name for name, entry in outcome.metrics["methods"].items() if entry["kind"] == "model"] == ["autoencoder"]
+    zscore = load_bundle(outcome.bundles["zscore"])
+    assert stored.maps["zscore"].calibration.to_json() == zscore.calibration.to_json()
+    assert model.info["used"] == zscore.info["used"] and model.info["used"]["train"]["patients_sha256"]
+    (row,) = (row for row in outcome.metrics["cases"]["zscore"] if row["label"])
+    volume = load_case_volume(read_manifest(made[0] / "cohort" / "cohort.csv").of(split="test", label=1).cases[0])
+    assert row["score"] == pytest.approx(Scorer(zscore).score(volume).volume_score, abs=1e-6)
+
+
+def test_the_closing_words_say_which_model_beats_plain_intensity(made):
+    methods = json.loads(json.dumps(made[1].metrics["methods"]))
+
+    def said(zscore: float, autoencoder: float) -> list[str]:
+        for name, figure in (("zscore", zscore), ("autoencoder", autoencoder), ("voxel_intensity", 0.5)):
+            methods[name]["voxel"]["average_precision"]["value"] = figure
+        return against_plain_intensity(replace(made[1], metrics={"methods": methods}))
+
+    assert said(0.9, 0.1)[:2] == [
+        "zscore beats plain intensity here: AP 0.900 against 0.500.",
+        "autoencoder does not beat plain intensity here: AP 0.100 against 0.500.",
+    ]
+    assert said(0.5, 0.6)[:2] == [
+        "zscore does not beat plain intensity here: AP 0.500 against 0.500.",
+        "autoencoder beats plain intensity here: AP 0.600 against 0.500.",
+    ]
+
+
+def test_the_share_of_all_is_that_of_the_slowest_job_where_all_run_at_once():
+    times = {"a": 1.0, "b": 1.5}
+    assert share_of_all({"a": 0.0, "b": 0.0}, times, 2) == 0
+    assert share_of_all({"a": 1.0, "b": 0.5}, times, 2) == pytest.approx(0.5)
+    assert share_of_all({"a": 0.5, "b": 1.0}, times, 2) == pytest.approx(1 - 0.5 / 1.5)
+    assert share_of_all({"a": 1.0, "b": 0.0}, times, 1) == pytest.approx(0.4)
+    assert share_of_all({"a": 1.0, "b": 1.0}, times, 2) == share_of_all({"a": 1.0, "b": 1.0}, times, 1) == 1
 
 
 def value(method: dict, metric: str) -> float:

@@ -13,14 +13,17 @@ from typing import Any
 from AnomalyDetectionLib.interop.overlay import contact_sheet
 
 from ..synthesis.lesions import LesionRequest
-from .demonstration import Outcome, Plan, demonstrate
+from .demonstration import AUTOENCODER_CHANGES, Outcome, Plan, demonstrate
 
 PLANS = (
     Plan("t1", LesionRequest("tumour")),
-    Plan("flair", LesionRequest("plaques", {"left": 1})),
+    Plan("flair", LesionRequest("plaques", {"left": 1}), autoencoder=AUTOENCODER_CHANGES),
 )
 """A tumour with oedema and mass effect in T1-like images; three small plaques, one of them surely in the patient's left
-hemisphere, in FLAIR-like ones."""
+hemisphere, in FLAIR-like ones, where a small autoencoder is trained too."""
+
+PLAIN = "voxel_intensity"
+"""The baseline that a model must beat to be worth its computing time."""
 
 Messages = Any
 """A queue of (contrast, stage, share of the whole); the managed queues of multiprocessing have no public type."""
@@ -44,7 +47,7 @@ def demonstrate_all(
     """
     out = out.absolute()
     outcomes = _run(out, plans, max(1, min(workers, len(plans))), progress)
-    overlays = {f"{o.contrast.upper()}  {case}": path for o in outcomes for case, path in o.overlays.items()}
+    overlays = {f"{o.contrast.upper()}  {title}": path for o in outcomes for title, path in o.overlays.items()}
     contact_sheet(list(overlays.values()), list(overlays), out / "contact_sheet.png")
     return closing_words(out, outcomes)
 
@@ -58,7 +61,7 @@ def _run(out: Path, plans: Sequence[Plan], workers: int, progress: Callable[[str
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_limit_threads, initargs=(threads,))
         try:
             jobs = [pool.submit(_demonstrate, plan, out / plan.contrast, messages) for plan in plans]
-            _follow(jobs, messages, len(plans), progress)
+            _follow(jobs, messages, {plan.contrast: sum(plan.stages.values()) for plan in plans}, workers, progress)
             return [job.result() for job in jobs]
         except BaseException:
             # A run can be resumed from what is on disk, so its processes need not be waited for.
@@ -82,10 +85,14 @@ def _demonstrate(plan: Plan, out: Path, messages: Messages) -> Outcome:
 
 
 def _follow(
-    jobs: Sequence[Future[Outcome]], messages: Messages, total: int, progress: Callable[[str, float], None]
+    jobs: Sequence[Future[Outcome]],
+    messages: Messages,
+    times: Mapping[str, float],
+    workers: int,
+    progress: Callable[[str, float], None],
 ) -> None:
     """Pass on what the processes report until all have ended or one has failed."""
-    shares: dict[str, float] = {}
+    shares = dict.fromkeys(times, 0.0)
     stages: dict[str, str] = {}
     pending = set(jobs)
     while pending:
@@ -99,25 +106,47 @@ def _follow(
         except Empty:
             pass
         if stages:
-            words = "; ".join(f"{contrast.upper()}: {stage}" for contrast, stage in sorted(stages.items()))
-            progress(words, sum(shares.values()) / total)
+            words = "; ".join(
+                f"{contrast.upper()}: {stage}" for contrast, stage in sorted(stages.items()) if shares[contrast] < 1
+            )
+            progress(words or "finishing", share_of_all(shares, times, workers))
+
+
+def share_of_all(shares: Mapping[str, float], times: Mapping[str, float], workers: int) -> float:
+    """How much of the whole time is over.
+
+    Parameters
+    ----------
+    shares
+        What each job has done of its own work.
+    times
+        What each job takes, in any unit.
+    workers
+        Jobs that run at a time; more jobs run one after the other.
+    """
+    if workers < len(times):
+        return sum(times[name] * share for name, share in shares.items()) / sum(times.values())
+    left = max(times[name] * (1 - share) for name, share in shares.items())
+    return 1 - left / max(times.values())
 
 
 def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
     """What was made, the figures, and what to do next."""
     lines = ["", f"Made in {out}:"]
     for outcome in outcomes:
-        lines.append(f"  {outcome.contrast}/bundle   the model for {outcome.contrast.upper()}-like images")
-        lines += [
-            f"  {outcome.contrast}/results/{case}   map, findings, report, picture" for case in sorted(outcome.scores)
-        ]
+        for method, bundle in outcome.bundles.items():
+            place = bundle.relative_to(out).as_posix()
+            lines.append(f"  {place}   the {method} model for {outcome.contrast.upper()}-like images")
+            results = bundle.with_name("results").relative_to(out).as_posix()
+            lines.append(f"  {results}   map, findings, report and picture of each held-out case")
         lines.append(f"  {outcome.contrast}/evaluation   report.html, metrics.json, scores.csv, plots")
     lines += ["  contact_sheet.png", ""]
     for outcome in outcomes:
         lines += _figures(outcome)
-    example = out / outcomes[0].contrast / "bundle"
+    example = next(iter(outcomes[0].bundles.values()))
     lines += [
-        "These brains are simulated: the figures show that the software works, not how it does on patients.",
+        "These brains are simulated and few: the figures show that the software works, not how it does on patients.",
+        "With one lesion case a contrast no difference between methods is certain, as the reports say.",
         "",
         "Next, with your own normal scans (a folder of NIfTI files, or `cohort dicom` for DICOM):",
         "  .venv/bin/slicer-anomaly cohort folder NORMALS --split --out cohort.csv",
@@ -131,10 +160,9 @@ def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
 
 
 def _figures(outcome: Outcome) -> list[str]:
-    """A small table of one contrast's cases and methods."""
-    lines = [f"{outcome.contrast.upper()}-like"]
-    model = next(iter(outcome.metrics["cases"].values()))
-    for row in model:
+    """A small table of one contrast's cases and methods, and in words which model is worth its computing time."""
+    lines = [f"{outcome.contrast.upper()}-like, judged by zscore"]
+    for row in outcome.metrics["cases"]["zscore"]:
         verdict = outcome.scores[row["case"]]
         hits = sum(lesion["hit"] for lesion in row["lesions"])
         found = f"{hits} of {len(row['lesions'])} lesions found, " if row["lesions"] else "normal, "
@@ -144,7 +172,23 @@ def _figures(outcome: Outcome) -> list[str]:
         )
     lines.append(f"  {'method':<22}{'AP':>6}{'Dice':>7}{'found':>8}{'false per normal':>18}")
     lines += [f"  {name:<22}{_row(entry)}" for name, entry in outcome.metrics["methods"].items()]
+    lines += [f"  {sentence}" for sentence in against_plain_intensity(outcome)]
     return [*lines, *(f"  note: {note}" for note in outcome.notes), ""]
+
+
+def against_plain_intensity(outcome: Outcome) -> list[str]:
+    """One sentence for each model: whether it beats plain intensity on these cases, with the figures."""
+    figures = {name: entry["voxel"]["average_precision"]["value"] for name, entry in outcome.metrics["methods"].items()}
+    plain = figures[PLAIN]
+    sentences = []
+    for name in outcome.bundles:
+        verdict = "beats" if figures[name] > plain else "does not beat"
+        sentences.append(f"{name} {verdict} plain intensity here: AP {figures[name]:.3f} against {plain:.3f}.")
+    if "autoencoder" in outcome.bundles:
+        sentences.append(
+            "(This autoencoder is small and trained for seconds; `train autoencoder_brain` takes its time.)"
+        )
+    return sentences
 
 
 def _row(entry: Mapping[str, Any]) -> str:

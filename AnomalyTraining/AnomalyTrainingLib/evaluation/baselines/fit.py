@@ -35,7 +35,7 @@ from ...training.config import TrainConfig
 from ...training.statistics import DEFAULT_TEMPLATE_MM, ProgressCallback, make_template
 from . import DESCRIPTIONS, MAPS
 from .maps import CLASSES, MeanImageResidual, untrained
-from .store import UNTRAINED_SEED, Baselines, baseline_model
+from .store import UNTRAINED_SEED, Baselines, baseline_model, stored_baselines
 from .tables import CaseClassifier, Row, covariates_of, statistics_of
 
 ROLES = ("train", "calibrate", "validate")
@@ -49,21 +49,49 @@ _FEW = "the cohort has fewer than 2 calibration normals"
 
 
 def attach_baselines(
-    config: TrainConfig, cohort: Cohort, model: Model, device: str, progress: ProgressCallback
+    config: TrainConfig,
+    cohort: Cohort,
+    model: Model,
+    device: str,
+    progress: ProgressCallback,
+    *,
+    shared: Model | None = None,
 ) -> Model:
     """The model with what its bundle shall hold beside it: fitted baselines, and hashes of all that it has seen.
+
+    Parameters
+    ----------
+    shared
+        Another model, fitted to and calibrated on the same normals, that is itself one of the baselines (`zscore`): it
+        and the baselines in its bundle are taken over rather than fitted again.
 
     Raises
     ------
     InputError
         If a case cannot be read or prepared.
+    ValueError
+        If the other model is no baseline.
     """
     fitting = Fitting(model, cohort, config.baselines, device, progress)
     baselines = fitting.run()
+    if shared is not None:
+        baselines = _with_shared(baselines, shared)
     facts = {"stored": ", ".join(baselines.names) or "none"}
     facts |= {f"{name} is missing": reason for name, reason in baselines.missing.items()}
     info = {**model.info, "used": fitting.used(), "baselines": facts}
     return replace(model, attachments=baselines.to_files(model), info=info)
+
+
+def _with_shared(own: Baselines, other: Model) -> Baselines:
+    """Baselines with another model and those that it holds; the own ones come first."""
+    detector = other.identity.detector
+    if detector not in CLASSES:
+        raise ValueError(f"{other.identity.id} is no baseline: {detector} is none of {', '.join(CLASSES)}")
+    stored = stored_baselines(other) or Baselines()
+    missing = {name: reason for name, reason in stored.missing.items() if name not in own.maps}
+    return Baselines(
+        {**stored.maps, detector: other, **own.maps}, {**stored.cases, **own.cases}, {**missing, **own.missing}
+    )
 
 
 def fit_baselines(
