@@ -294,6 +294,8 @@ def test_results_are_found_again_after_the_scene_was_saved_and_loaded(
     assert [tree.GetItemName(folder) for folder in folders] == ["head – anomalies"]
     found.remove()
     assert Results.find(slicer.util.getNode("head")) is None
+    left = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLStorageNode")]
+    assert len(left) == 1, left  # that of the volume itself
 
 
 def test_a_radiograph_of_unknown_spacing_is_counted_in_pixels(slicer: Any, result: ScoreResult) -> None:

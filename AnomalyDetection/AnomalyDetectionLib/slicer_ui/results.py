@@ -244,17 +244,11 @@ class Results:
         """Take these results out of the scene, and their folder if nothing else is in it."""
         hierarchy = _hierarchy()
         folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.score))
-        heat, colours = (self.score.GetNodeReference(role) for role in (HEAT, FINDING_COLOURS))
-        for node in reversed(self.nodes()):
-            for index in reversed(range(node.GetNumberOfDisplayNodes() if hasattr(node, "GetNthDisplayNode") else 0)):
-                if node.GetNthDisplayNode(index) is not None:
-                    slicer.mrmlScene.RemoveNode(node.GetNthDisplayNode(index))
-            if node.GetStorageNode() is not None:
-                slicer.mrmlScene.RemoveNode(node.GetStorageNode())
+        # All are held until the end: the scene must not delete a node while it removes it.
+        colours = [node for role in (HEAT, FINDING_COLOURS) if (node := self.score.GetNodeReference(role)) is not None]
+        doomed = [part for node in (*reversed(self.nodes()), *colours) for part in (*_helpers_of(node), node)]
+        for node in doomed:
             slicer.mrmlScene.RemoveNode(node)
-        for node in (heat, colours):
-            if node is not None:
-                slicer.mrmlScene.RemoveNode(node)
         if hierarchy.GetItemAttribute(folder, PREFIX + "Folder") and not hierarchy.GetNumberOfItemChildren(folder):
             hierarchy.RemoveItem(folder)
 
@@ -351,6 +345,13 @@ def _facts(result: ScoreResult) -> dict[str, str]:
         "OrientationKnown": "1" if result.rarity.orientation_known else "0",
         "Device": result.device,
     }
+
+
+def _helpers_of(node: Any) -> list[Any]:
+    """The display and storage nodes that serve a node alone."""
+    count = node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0
+    helpers = [*(node.GetNthDisplayNode(index) for index in range(count)), node.GetStorageNode()]
+    return [helper for helper in helpers if helper is not None]
 
 
 def _hierarchy() -> Any:
