@@ -165,6 +165,19 @@ def test_a_case_that_cannot_be_read_is_named_and_the_others_go_on(
     assert read_metrics(tmp_path / "out")["cohort"]["cases"] == 5
 
 
+def test_a_cohort_that_cannot_be_judged_fairly_is_refused_with_all_that_is_wrong_with_it(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_cohort(tmp_path / "cohort", {"test": (3, 2)}, first=900)
+    shutil.copy(tmp_path / "cohort" / "image900.nii.gz", tmp_path / "cohort" / "image902.nii.gz")
+    save(np.zeros((40, 40), dtype=np.uint8), tmp_path / "cohort" / "mask904.nii.gz")
+    assert evaluate(trained.bundle, manifest, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "2 problems" in said and "cases c900, c902 hold the same pixels but differ in patient" in said
+    assert "case c904: the mask is empty, though the case is abnormal" in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

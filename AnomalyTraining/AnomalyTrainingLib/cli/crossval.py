@@ -61,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
     )
     choose_device(args.device, 0)
     with Progress(args.progress) as progress:
-        for oddity in check_cohort(cohort, needs=(0,)).texts("warning"):
+
+        def watch(stage: str, share: float) -> None:
+            progress(stage, 0.0)  # of the whole, checking is next to nothing
+
+        for oddity in check_cohort(cohort, needs=(0,), progress=watch).texts("warning"):
             progress.warn(oddity)
         with OutputFolder(args.out) as folder:
             folder.clear_leftovers()

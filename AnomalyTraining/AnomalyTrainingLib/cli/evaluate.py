@@ -1,9 +1,10 @@
 """Judge a model, and beside it the baselines, on cases it has not seen.
 
-Every case of the split is scored once by each method; the baselines are those that were fitted with the model and lie
-in its bundle (or, for bundles without any and with --refit-baselines, are fitted to the cohort's own train and
-calibrate normals).  DIR gets metrics.json, scores.csv, plots (PNG) and report.html, which says in words whether the
-model beats each baseline; records/ in it holds what every method made of each case, by which --resume goes on.
+The cases of the split are checked first, as `cohort check` does.  Each is then scored once by every method.  The
+baselines are those that were fitted with the model and lie in its bundle (or, for bundles without any and with
+--refit-baselines, are fitted to the cohort's own train and calibrate normals).  DIR gets metrics.json, scores.csv,
+plots (PNG) and report.html, which says in words whether the model beats each baseline; records/ in it holds what every
+method made of each case, by which --resume goes on.
 
 A case that cannot be judged does not stop the others; it is named at the end, and the exit code is then 2.
 
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from AnomalyDetectionLib.models.bundle import load_bundle
     from AnomalyDetectionLib.models.devices import choose_device
 
+    from ..cohorts.checks import check_judged
     from ..cohorts.manifest import read_manifest
     from ..evaluation.outcome import write_outcome
     from ..evaluation.run import PATIENT, Settings, cases_of, judge_cohort
@@ -94,31 +96,35 @@ def run(args: argparse.Namespace) -> int:
     model = load_bundle(args.bundle)
     ceiling = load_bundle(args.ceiling) if args.ceiling else None
     choose_device(args.device, 0)
-    with Progress(args.progress) as progress, OutputFolder(args.out) as folder:
-        folder.clear_leftovers()
-        judged = judge_cohort(
-            model,
-            cohort,
-            args.out,
-            settings,
-            ceiling=ceiling,
-            resume=args.resume,
-            progress=lambda stage, fraction: progress(stage, JUDGING_SHARE * fraction),
-            event=progress.event,
-        )
-        document = write_outcome(
-            judged,
-            args.out,
-            model=model.identity,
-            cohort=cohort,
-            cases=cases,
-            split=args.split,
-            cluster=settings.cluster,
-            subgroups=subgroups,
-            resamples=args.resamples,
-            seed=args.seed,
-            progress=lambda part: progress("resampling", JUDGING_SHARE + (1 - JUDGING_SHARE) * part),
-        )
+    with Progress(args.progress) as progress:
+        checked = cohort.cases if args.refit_baselines else cases
+        for oddity in check_judged(cohort, checked, progress=lambda stage, _: progress(stage, 0.0)):
+            progress.warn(oddity)
+        with OutputFolder(args.out) as folder:
+            folder.clear_leftovers()
+            judged = judge_cohort(
+                model,
+                cohort,
+                args.out,
+                settings,
+                ceiling=ceiling,
+                resume=args.resume,
+                progress=lambda stage, fraction: progress(stage, JUDGING_SHARE * fraction),
+                event=progress.event,
+            )
+            document = write_outcome(
+                judged,
+                args.out,
+                model=model.identity,
+                cohort=cohort,
+                cases=cases,
+                split=args.split,
+                cluster=settings.cluster,
+                subgroups=subgroups,
+                resamples=args.resamples,
+                seed=args.seed,
+                progress=lambda part: progress("resampling", JUDGING_SHARE + (1 - JUDGING_SHARE) * part),
+            )
         return conclude(args.out, document, judged.failed, progress)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -119,6 +119,25 @@ def inspect_cohort(
         remarks += check(examined)
     remarks += _classes(cohort.cases, needs)
     return Report(cohort, contents, tuple(remarks))
+
+
+def check_judged(
+    cohort: Cohort, cases: Sequence[Case], *, progress: Callable[[str, float], None] = lambda stage, fraction: None
+) -> list[str]:
+    """Check the cases of a cohort that are to be judged; returns the warnings.
+
+    A file that cannot be read is no problem here: whoever judges case by case names it and goes on with the others.
+
+    Raises
+    ------
+    InputError
+        Once, naming every other problem that `check_cohort` would find in these cases.
+    """
+    report = inspect_cohort(replace(cohort, cases=tuple(cases)), progress=progress)
+    of_files = {problem for held in report.contents.values() for problem in held.problems}
+    if problems := [problem for problem in report.texts("problem") if problem not in of_files]:
+        raise problems_error(cohort.path, "cohort", problems)
+    return report.texts("warning")
 
 
 def named(cases: Sequence[Case]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -10,7 +9,7 @@ from fnmatch import fnmatchcase
 from AnomalyDetectionLib.errors import InputError
 
 from .manifest import SPLITS, Case
-from .splits import NORMAL_SHARES
+from .splits import NORMAL_SHARES, dealt, hashed
 
 NORMALS_ONLY = ("train", "calibrate")
 """Splits from which abnormal cases are left out: they stay in the manifest without a split."""
@@ -31,16 +30,8 @@ def assign_groups(cases: Iterable[Case], column: str, *, seed: int = 0) -> list[
             f"{len(groups)} different values of {column!r} are too few to split by it: each of "
             f"{', '.join(NORMAL_SHARES)} needs one."
         )
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    counts = dict.fromkeys(NORMAL_SHARES, 0)
-    chosen = {}
-    for number, name in enumerate(order, start=1):
-        empty = [split for split, count in counts.items() if count == 0]
-        choice = empty if len(order) - number < len(empty) else list(NORMAL_SHARES)
-        split = max(choice, key=lambda candidate: round(NORMAL_SHARES[candidate] * number - counts[candidate], 9))
-        counts[split] += 1
-        chosen[name] = split
-    return _assigned(cases, column, chosen)
+    order = sorted(groups, key=lambda name: hashed(name, seed))
+    return _assigned(cases, column, dealt(order, NORMAL_SHARES))
 
 
 def assign_named_groups(cases: Iterable[Case], column: str, named: Mapping[str, Sequence[str]]) -> list[Case]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from AnomalyDetectionLib.errors import InputError
@@ -126,11 +126,20 @@ def _strata(cases: Iterable[Case], name_of: Callable[[Case], str]) -> dict[str, 
 def _spread(
     names: Iterable[str], patients: Mapping[str, _Stratum], shares: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Give each patient, stratum by stratum in hashed order, to the split that lags furthest behind its share.
+    """Deal out patients, stratum by stratum in hashed order."""
+    return dealt(sorted(names, key=lambda name: (patients[name], hashed(name, seed))), shares)
+
+
+def hashed(name: str, seed: int) -> bytes:
+    """What names are ordered by at random: a function of name and seed only."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def dealt(order: Sequence[str], shares: Mapping[str, float]) -> dict[str, str]:
+    """Give each name in turn to the split that lags furthest behind its share.
 
     The last ones go to splits that have none, where there are any.
     """
-    order = sorted(names, key=lambda name: (patients[name], hashlib.sha256(f"{seed}:{name}".encode()).digest()))
     counts = dict.fromkeys(shares, 0)
     assigned = {}
     for number, name in enumerate(order, start=1):

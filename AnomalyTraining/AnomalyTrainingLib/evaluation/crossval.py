@@ -7,7 +7,6 @@ cohort.csv, its training run and its evaluation.  Every part can be gone on with
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from .judge import cohort_facts, judge
 from .metrics_file import METRICS_NAME, write_metrics
 from .outcome import methods_of
 from .report import write_evaluation
-from .run import STATE, Judged, Progress, Settings, judge_cohort, write_json
+from .run import STATE, Judged, Progress, Settings, begin, judge_cohort, write_json
 from .summary import METRICS, Method
 
 SCHEMA = "slicer-anomaly/crossval/1"
@@ -102,7 +101,7 @@ def cross_validate(
     """
     divided = folds(cohort, plan.folds, group=plan.group, seed=plan.seed)
     identity = _identity(plan, cohort)
-    _begin(out, identity, resume)
+    begin(out / CROSSVAL_NAME, "cross-validation", identity, resume)
     try:
         done = _all_folds(plan, divided, out, progress, event)
     except InputError:
@@ -291,25 +290,3 @@ def _identity(plan: Plan, cohort: Cohort) -> dict[str, Any]:
         "group": plan.group,
         "seed": plan.seed,
     }
-
-
-def _begin(out: Path, identity: Mapping[str, Any], resume: bool) -> None:
-    path = out / CROSSVAL_NAME
-    if not path.exists():
-        if others := [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]:
-            raise OutputError(f"{out}: the folder holds something else ({others[0]}); choose an empty one.")
-        write_json(path, dict(identity))
-        return
-    if not resume:
-        raise OutputError(
-            f"{out}: the folder holds a cross-validation; go on with it with --resume, or choose another folder."
-        )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key, value in identity.items() if found.get(key) != value]
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); choose another folder.") from error
-    if differing:
-        raise InputError(
-            f"{out}: the cross-validation in this folder had another {differing[0]}; choose another folder."
-        )

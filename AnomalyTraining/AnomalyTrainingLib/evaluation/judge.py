@@ -11,7 +11,7 @@ from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 
 from ..cohorts.manifest import Case, Cohort
-from ..synthesis.cohort import SETTINGS as PHANTOM_SETTINGS
+from ..synthesis.cohort import is_phantom
 from .calibration_check import check_calibration
 from .intervals import LEVEL, RESAMPLES, Bootstrap
 from .metrics_file import SCHEMA
@@ -109,7 +109,7 @@ def cohort_facts(cohort: Cohort, cases: Sequence[Case], split: str) -> dict[str,
         "normal": len(cases) - len(abnormal),
         "abnormal": len(abnormal),
         "with_mask": sum(case.mask is not None for case in abnormal),
-        "simulated": sum((case.image.parent / PHANTOM_SETTINGS).is_file() for case in cases),
+        "simulated": sum(is_phantom(case) for case in cases),
     }
 
 

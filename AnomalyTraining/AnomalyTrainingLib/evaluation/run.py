@@ -118,7 +118,7 @@ def judge_cohort(
     cases = cases_of(cohort, settings)
     seen = Seen(model, settings.split)
     seen.check_patients(cases)
-    _begin(out, _identity(model, ceiling, cohort, settings), resume)
+    begin(out / STATE, "evaluation", _identity(model, ceiling, cohort, settings), resume)
     stored = None if settings.refit else stored_baselines(model)
     begun = FITTING_SHARE if stored is None else 0.0
     baselines = stored or _fitted_here(model, cohort, out, settings, lambda s, part: progress(s, begun * part))
@@ -258,16 +258,30 @@ def _identity(model: Model, ceiling: Model | None, cohort: Cohort, settings: Set
     }
 
 
-def _begin(out: Path, identity: dict[str, Any], resume: bool) -> None:
-    path = out / STATE
+def begin(path: Path, what: str, identity: Mapping[str, Any], resume: bool) -> None:
+    """Note in a file of an empty folder what the folder belongs to, or see that it belongs to the same.
+
+    Parameters
+    ----------
+    what
+        "evaluation" or "cross-validation".
+
+    Raises
+    ------
+    InputError
+        If the folder holds another one.
+    OutputError
+        If it holds one (without `resume`), or something else.
+    """
+    out = path.parent
     if not path.exists():
         if others := [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]:
             raise OutputError(f"{out}: the folder holds something else ({others[0]}); choose an empty one.")
-        write_json(path, identity)
+        write_json(path, dict(identity))
         return
     if not resume:
         raise OutputError(
-            f"{out}: the folder holds an evaluation; go on with it with --resume, or choose another folder."
+            f"{out}: the folder holds an earlier {what}; go on with it with --resume, or choose another folder."
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -275,7 +289,7 @@ def _begin(out: Path, identity: dict[str, Any], resume: bool) -> None:
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); choose another folder.") from error
     if differing:
-        raise InputError(f"{out}: the evaluation in this folder had another {differing[0]}; choose another folder.")
+        raise InputError(f"{out}: the {what} in this folder had another {differing[0]}; choose another folder.")
 
 
 def _fitted_here(model: Model, cohort: Cohort, out: Path, settings: Settings, progress: Progress) -> Baselines:

@@ -34,6 +34,11 @@ SETTINGS = "phantom.json"
 MOST_SUBJECTS = 10_000
 
 
+def is_phantom(case: Case) -> bool:
+    """Whether the image was made by `make_phantom_cohort`, which notes its settings beside the images."""
+    return (case.image.parent / SETTINGS).is_file()
+
+
 @dataclass(frozen=True)
 class PhantomSettings:
     """What all volumes of a cohort have in common.

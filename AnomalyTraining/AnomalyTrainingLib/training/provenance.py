@@ -17,7 +17,7 @@ from AnomalyDetectionLib.models.devices import choose_device
 from AnomalyTrainingLib.cohorts.checks import inspect_cohort
 from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 from AnomalyTrainingLib.cohorts.summary import rows
-from AnomalyTrainingLib.synthesis.cohort import SETTINGS
+from AnomalyTrainingLib.synthesis.cohort import is_phantom
 
 from .config import TrainConfig
 
@@ -43,11 +43,6 @@ def data_facts(cohort: Cohort, used: Sequence[Case]) -> dict[str, Any]:
         "simulated cases": sum(is_phantom(case) for case in part),
         "manifest_sha256": hashlib.sha256(cohort.path.read_bytes()).hexdigest(),
     }
-
-
-def is_phantom(case: Case) -> bool:
-    """Whether the image was made by `cohort phantom`, which notes its settings beside the images."""
-    return (case.image.parent / SETTINGS).is_file()
 
 
 def run_facts(config: TrainConfig, seed: int, device: str, seconds: float) -> dict[str, Any]:
