@@ -16,6 +16,9 @@ def main(paths: list[str]) -> int:
         name = Path(path).stem
         suite.addTest(unittest.defaultTestLoader.loadTestsFromTestCase(getattr(sys.modules[name], f"{name}Test")))
     result = unittest.TextTestRunner(verbosity=2).run(suite)
+    import slicer
+
+    slicer.app.unload_modules()  # as quitting does: modules end their processes
     return 0 if result.wasSuccessful() and result.testsRun >= len(paths) else 1
 
 

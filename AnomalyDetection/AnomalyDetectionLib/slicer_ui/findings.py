@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from AnomalyDetectionLib.scoring.result import Finding
 
 from .colours import colour_of
+from .reviews import Review
 
 TERMINOLOGY = (
     "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -37,6 +38,8 @@ COLUMNS = (
     "Extent R",
     "Extent A",
     "Extent S",
+    "Review",
+    "Comment",
 )
 """Names of the table's columns; people see the titles, which are translated."""
 
@@ -89,7 +92,12 @@ def fill_segmentation(node: Any, labels: Any, findings: Sequence[Finding]) -> No
         node.EndModify(modifying)
 
 
-def fill_table(node: Any, findings: Sequence[Finding]) -> None:
+def review_text(decision: str) -> str:
+    """A reader's decision in the user's language."""
+    return {"accept": _("accepted"), "unsure": _("unsure"), "reject": _("rejected")}.get(decision, "")
+
+
+def fill_table(node: Any, findings: Sequence[Finding], reviews: Sequence[Review]) -> None:
     """Make a vtkMRMLTableNode hold one row a finding; columns as `COLUMNS`, with titles and units."""
     modifying = node.StartModify()
     try:
@@ -101,8 +109,8 @@ def fill_table(node: Any, findings: Sequence[Finding]) -> None:
                 column.SetName(name)
                 node.AddColumn(column)
         table.SetNumberOfRows(len(findings))
-        for row, finding in enumerate(findings):
-            for name, value in zip(COLUMNS, _row(finding), strict=True):
+        for row, (finding, review) in enumerate(zip(findings, reviews, strict=True)):
+            for name, value in zip(COLUMNS, _row(finding, review), strict=True):
                 table.SetValueByName(row, name, vtk.vtkVariant(value))
         _describe_columns(node, findings)
         node.SetUseColumnTitleAsColumnHeader(True)
@@ -112,12 +120,12 @@ def fill_table(node: Any, findings: Sequence[Finding]) -> None:
 
 
 def _column_type(name: str) -> Any:
-    return (
-        vtk.vtkIntArray if name == "Finding" else vtk.vtkStringArray if name in ("Side", "Unit") else vtk.vtkDoubleArray
-    )
+    if name == "Finding":
+        return vtk.vtkIntArray
+    return vtk.vtkStringArray if name in ("Side", "Unit", "Review", "Comment") else vtk.vtkDoubleArray
 
 
-def _row(finding: Finding) -> tuple[int | float | str, ...]:
+def _row(finding: Finding, review: Review) -> tuple[int | float | str, ...]:
     return (
         finding.label,
         side_text(finding.side),
@@ -127,6 +135,8 @@ def _row(finding: Finding) -> tuple[int | float | str, ...]:
         round(finding.mean, 2),
         *(round(value, 1) for value in finding.centroid_ras),
         *(round(value, 1) for value in finding.extent_mm),
+        review_text(review.decision),
+        review.comment,
     )
 
 
@@ -146,6 +156,8 @@ def _describe_columns(node: Any, findings: Sequence[Finding]) -> None:
         "Extent R": (_("Extent R–L"), length, _("Along the image axis nearest to right–left.")),
         "Extent A": (_("Extent A–P"), length, _("Along the image axis nearest to front–back.")),
         "Extent S": (_("Extent S–I"), length, _("Along the image axis nearest to head–feet.")),
+        "Review": (_("Review"), "", _("What the reader decided.")),
+        "Comment": (_("Comment"), "", _("The reader's.")),
     }
     for name, (title, unit_label, description) in described.items():
         node.SetColumnTitle(name, title)

@@ -26,6 +26,7 @@ from AnomalyDetectionLib.scoring.thresholds import Threshold
 
 from .colours import add_finding_colours, add_heat, add_legend, paint_heat
 from .findings import fill_segmentation, fill_table
+from .reviews import Review, Reviews
 from .volumes import add_in_place_of, ijk_to_world
 
 PREFIX = "AnomalyDetection."
@@ -33,6 +34,8 @@ INPUT, LABELS, SEGMENTATION, TABLE = (PREFIX + role for role in ("Input", "Label
 """Roles of node references from the rarity map."""
 HEAT, FINDING_COLOURS = PREFIX + "Heat", PREFIX + "FindingColours"
 """Roles of the references to the colour nodes."""
+FOREGROUND = PREFIX + "Foreground"
+"""Role of the reference to the mask of what was scored: hidden, for only writing results needs it."""
 PARTS = (LABELS, SEGMENTATION, TABLE)
 
 
@@ -114,8 +117,11 @@ class Results:
         score.SetNodeReferenceID(HEAT, heat.GetID())
         paint_heat(score, heat)
         add_legend(score)
+        if former is not None:
+            Reviews(former).copy_to(score)
         results = cls(score)
         results._add_parts(volume_node, name)
+        results._add_foreground(result.foreground, name)
         results._fill(result.labels, result.findings, result.threshold)
         results._file(volume_node, name)
         if former is not None:
@@ -222,6 +228,32 @@ class Results:
         right, anterior, superior = (ijk_to_world(self.score) @ (i, j, k, 1))[:3]
         return float(right), float(anterior), float(superior)
 
+    @property
+    def reviews(self) -> Reviews:
+        """What a reader decided of the findings."""
+        return Reviews(self)
+
+    def review(self, finding: Finding, review: Review) -> None:
+        """Keep a reader's decision, in the table too."""
+        self.reviews.set(finding, review)
+        if self.table is not None:
+            findings = self.findings()
+            fill_table(self.table, findings, self.reviews.in_order(findings))
+
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings at the present threshold, in the present place of the volume."""
+        return find_regions(self.rarity(), self.threshold, self.thresholds.least_size, self.midline)[1]
+
+    @property
+    def case(self) -> str:
+        """The name under which the volume was scored."""
+        return str(json.loads(self.fact("Report"))["case"])
+
+    @property
+    def foreground(self) -> Any | None:
+        """The hidden label map of what was scored."""
+        return self.score.GetNodeReference(FOREGROUND)
+
     def relabel(self, threshold: float, *, dragging: bool = False) -> tuple[Finding, ...]:
         """Find the regions above another threshold; no node is made anew.
 
@@ -246,7 +278,8 @@ class Results:
         folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.score))
         # All are held until the end: the scene must not delete a node while it removes it.
         colours = [node for role in (HEAT, FINDING_COLOURS) if (node := self.score.GetNodeReference(role)) is not None]
-        doomed = [part for node in (*reversed(self.nodes()), *colours) for part in (*_helpers_of(node), node)]
+        mask = [] if self.foreground is None else [self.foreground]
+        doomed = [part for node in (*reversed(self.nodes()), *mask, *colours) for part in (*_helpers_of(node), node)]
         for node in doomed:
             slicer.mrmlScene.RemoveNode(node)
         if hierarchy.GetItemAttribute(folder, PREFIX + "Folder") and not hierarchy.GetNumberOfItemChildren(folder):
@@ -278,6 +311,15 @@ class Results:
         for role, node in zip((*PARTS, FINDING_COLOURS), (labels, segmentation, table, colours), strict=True):
             self.score.SetNodeReferenceID(role, node.GetID())
 
+    def _add_foreground(self, foreground: np.ndarray, name: str) -> None:
+        mask = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLLabelMapVolumeNode", _("{volume} – scored area").format(volume=name)
+        )
+        mask.SetHideFromEditors(True)
+        slicer.util.updateVolumeFromArray(mask, foreground.astype(np.uint8))
+        mask.CopyOrientation(self.score)
+        self.score.SetNodeReferenceID(FOREGROUND, mask.GetID())
+
     def _fill(
         self, labels: np.ndarray, findings: tuple[Finding, ...], threshold: float, *, dragging: bool = False
     ) -> None:
@@ -288,7 +330,7 @@ class Results:
             slicer.util.arrayFromVolume(self.labels)[:] = labels
             slicer.util.arrayFromVolumeModified(self.labels)
         if self.table is not None:
-            fill_table(self.table, findings)
+            fill_table(self.table, findings, self.reviews.in_order(findings))
         if self.segmentation is not None:
             if not dragging and self.labels is not None:
                 fill_segmentation(self.segmentation, self.labels, findings)
@@ -303,7 +345,7 @@ class Results:
         parent = hierarchy.GetItemParent(_item(volume_node))
         folder = hierarchy.CreateFolderItem(parent, _("{volume} – anomalies").format(volume=name))
         hierarchy.SetItemAttribute(folder, PREFIX + "Folder", "1")
-        for node in self.nodes():
+        for node in (*self.nodes(), self.foreground):
             hierarchy.SetItemParent(_item(node), folder)
 
 
@@ -344,6 +386,14 @@ def _facts(result: ScoreResult) -> dict[str, str]:
         "SpacingKnown": "1" if result.rarity.spacing_known else "0",
         "OrientationKnown": "1" if result.rarity.orientation_known else "0",
         "Device": result.device,
+        "Report": json.dumps(
+            {
+                "case": result.case,
+                "timings": result.timings,
+                "decision": None if result.decision is None else result.decision.to_json(),
+            },
+            ensure_ascii=False,
+        ),
     }
 
 

@@ -9,23 +9,69 @@ import slicer
 from AnomalyDetectionLib.scoring.result import Finding
 
 from .colours import OPACITY, refresh_legend
-from .results import Results
+from .results import PREFIX, Results
 from .volumes import is_single_image
 
 LABEL_OPACITY = 0.5
 """Of the label map while it stands in for the segmentation."""
 
+DRAGGING = PREFIX + "Dragging"
+"""Attribute of the segmentation while a slider moves: which layers are to come back ("outlines", "labels")."""
 
-def show(results: Results) -> None:
+
+def show(results: Results, opacity: float = OPACITY) -> None:
     """Volume behind, heat in front, findings outlined; a single image in one view, in its own plane."""
     volume = results.input
     if volume is None:
         return
-    slicer.util.setSliceViewerLayers(background=volume, foreground=results.score, label=None, foregroundOpacity=OPACITY)
+    slicer.util.setSliceViewerLayers(background=volume, foreground=results.score, label=None, foregroundOpacity=opacity)
     if is_single_image(volume):
         show_one_view(volume)
     fit_views()
     refresh_legend(results.score)
+
+
+def layers(results: Results) -> tuple[bool, bool, bool]:
+    """Whether heat, outlines and labels are shown."""
+    composites = _composites()
+    heat = any(node.GetForegroundVolumeID() == results.score.GetID() for node in composites)
+    labels = results.labels is not None and any(
+        node.GetLabelVolumeID() == results.labels.GetID() for node in composites
+    )
+    outlines = results.segmentation is not None and bool(results.segmentation.GetDisplayVisibility())
+    return heat, outlines, labels
+
+
+def show_layers(results: Results, heat: bool, outlines: bool, labels: bool, opacity: float) -> None:
+    """Show or hide the heat (with its legend), the outlines and the filled labels."""
+    slicer.util.setSliceViewerLayers(
+        foreground=results.score if heat else None,
+        foregroundOpacity=opacity,
+        label=results.labels if labels else None,
+        labelOpacity=LABEL_OPACITY,
+    )
+    if results.segmentation is not None:
+        results.segmentation.SetDisplayVisibility(outlines)
+    refresh_legend(results.score)
+
+
+def set_heat_opacity(results: Results | None, opacity: float) -> None:
+    """Let the heat cover more or less of the image, in the views that show it."""
+    if results is None:
+        return
+    for node in _composites():
+        if node.GetForegroundVolumeID() == results.score.GetID() and node.GetForegroundOpacity() != opacity:
+            node.SetForegroundOpacity(opacity)
+
+
+def is_shown(results: Results) -> bool:
+    """Whether any view has the scored volume behind the heat already."""
+    return any(node.GetForegroundVolumeID() == results.score.GetID() for node in _composites())
+
+
+def is_dragging(results: Results) -> bool:
+    """Whether the label map stands in for the outlines."""
+    return results.segmentation is not None and bool(results.segmentation.GetAttribute(DRAGGING))
 
 
 def show_one_view(volume: Any) -> None:
@@ -53,6 +99,9 @@ def drag(results: Results, threshold: float) -> tuple[Finding, ...]:
     InputError
         If the threshold is not a rarity above 0.
     """
+    if results.segmentation is not None and not is_dragging(results):
+        _, outlines, labels = layers(results)
+        results.segmentation.SetAttribute(DRAGGING, f"{'outlines' if outlines else ''} {'labels' if labels else ''}")
     findings = results.relabel(threshold, dragging=True)
     if results.labels is not None:
         slicer.util.setSliceViewerLayers(label=results.labels, labelOpacity=LABEL_OPACITY)
@@ -60,15 +109,24 @@ def drag(results: Results, threshold: float) -> tuple[Finding, ...]:
 
 
 def drop(results: Results, threshold: float) -> tuple[Finding, ...]:
-    """The slider has come to rest: outlines again, at this threshold.
+    """The threshold has come to rest: outlines and labels again as they were before it moved.
 
     Raises
     ------
     InputError
         If the threshold is not a rarity above 0.
     """
+    segmentation = results.segmentation
+    if segmentation is not None and is_dragging(results):
+        before = (segmentation.GetAttribute(DRAGGING) or "").split()
+        outlines, labels = "outlines" in before, "labels" in before
+        segmentation.RemoveAttribute(DRAGGING)
+    else:
+        _, outlines, labels = layers(results)
     findings = results.relabel(threshold)
-    slicer.util.setSliceViewerLayers(label=None)
+    if segmentation is not None:
+        segmentation.SetDisplayVisibility(outlines)
+    slicer.util.setSliceViewerLayers(label=results.labels if labels else None, labelOpacity=LABEL_OPACITY)
     return findings
 
 
@@ -94,6 +152,10 @@ def jump_to(results: Results, label: int) -> bool:
     for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
         _focus(camera, place)
     return True
+
+
+def _composites() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
 
 
 def _focus(camera: Any, point: tuple[float, float, float]) -> None:

@@ -1,0 +1,78 @@
+"""The part of the panel that shows a volume's results: verdict, threshold and what the views show of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from slicer.i18n import tr as _
+
+from .texts import cost_text, verdict_html
+
+if TYPE_CHECKING:
+    from .results import Results
+
+
+class ResultView:
+    """Verdict and threshold.
+
+    Parameters
+    ----------
+    dragged
+        Given the threshold while its slider moves.
+    reset
+        Called when the user wants the model's own threshold.
+    shown
+        Given which of heat, outlines and labels are to be shown.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        dragged: Callable[[float], None],
+        reset: Callable[[], None],
+        shown: Callable[[bool, bool, bool], None],
+    ) -> None:
+        self._ui = ui
+        self._results: Results | None = None
+        self._shown = shown
+        self._filling = False
+        ui.thresholdSlider.connect("valueIsChanging(double)", lambda value: dragged(value))
+        ui.defaultButton.connect("clicked()", lambda: reset())
+        for box in (ui.showMapCheck, ui.showOutlinesCheck, ui.showLabelsCheck):
+            box.connect("toggled(bool)", lambda checked: self._toggle())
+
+    def show(self, results: Results | None, emptiness: str) -> None:
+        """Show results, or why there are none."""
+        self._results = results
+        self._ui.emptyLabel.text = emptiness
+        self._ui.emptyLabel.setVisible(results is None)
+        self._ui.resultBox.setVisible(results is not None)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the words to the present threshold."""
+        if self._results is None:
+            return
+        verdict = self._results.verdict()
+        self._ui.verdictLabel.text = verdict_html(verdict)
+        default = self._results.thresholds.default
+        self._ui.costLabel.text = cost_text(verdict.threshold, verdict.false_findings_per_normal)
+        self._ui.defaultButton.text = _("Back to the model's own {default:.1f}").format(default=default)
+        self._ui.defaultButton.setVisible(abs(verdict.threshold - default) > 1e-6)
+
+    def show_layers(self, heat: bool, outlines: bool, labels: bool) -> None:
+        """Bring the boxes to what the views show."""
+        self._filling = True
+        self._ui.showMapCheck.checked = heat
+        self._ui.showOutlinesCheck.checked = outlines
+        self._ui.showLabelsCheck.checked = labels
+        self._filling = False
+
+    def _toggle(self) -> None:
+        if not self._filling:
+            self._shown(
+                bool(self._ui.showMapCheck.checked),
+                bool(self._ui.showOutlinesCheck.checked),
+                bool(self._ui.showLabelsCheck.checked),
+            )
