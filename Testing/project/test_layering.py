@@ -49,7 +49,9 @@ LAYERS = {
     f"{DETECTION}.worker": scoring_layer(*CORE),
     f"{DETECTION}.service": Layer(CORE, SCORING_FLOOR | {"fastapi", "uvicorn", "starlette", "pydantic"}),
     f"{DETECTION}.cli": scoring_layer(*CORE, "worker", "service"),
-    f"{DETECTION}.slicer_ui": Layer(("imaging", "scoring", "interop", "worker"), SLICER_FLOOR),
+    f"{DETECTION}.slicer_ui": Layer(
+        ("imaging", "scoring", "models", "interop", "worker"), SLICER_FLOOR, {"PyTorchUtils", "SampleData"}
+    ),
     # of AnomalyTrainingLib, which may import all of AnomalyDetectionLib but its other doors
     f"{TRAINING}.root": Layer((), set()),
     f"{TRAINING}.recipes": Layer((), set()),
