@@ -225,3 +225,10 @@ def test_a_ceiling_is_shown_as_one(trained: Trained, tmp_path: Path) -> None:
     name, entry = list(document["methods"].items())[-1]
     assert (name, entry["kind"]) == ("zscore (ceiling)", "ceiling")
     assert entry["volume"]["auroc"] == document["methods"]["zscore"]["volume"]["auroc"]
+
+
+def test_the_model_is_judged_alone_on_request(evaluated: Path, trained: Trained, tmp_path: Path) -> None:
+    assert evaluate(trained.bundle, trained.manifest, tmp_path / "out", "--no-baselines") == 0
+    document = read_metrics(tmp_path / "out")
+    assert list(document["methods"]) == ["zscore"] and document["comparisons"] == []
+    assert document["methods"]["zscore"]["voxel"] == read_metrics(evaluated)["methods"]["zscore"]["voxel"]

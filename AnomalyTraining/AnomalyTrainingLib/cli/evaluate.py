@@ -2,9 +2,9 @@
 
 The cases of the split are checked first, as `cohort check` does.  Each is then scored once by every method.  The
 baselines are those that were fitted with the model and lie in its bundle (or, for bundles without any and with
---refit-baselines, are fitted to the cohort's own train and calibrate normals).  DIR gets metrics.json, scores.csv,
-plots (PNG) and report.html, which says in words whether the model beats each baseline; records/ in it holds what every
-method made of each case, by which --resume goes on.
+--refit-baselines, are fitted to the cohort's own train and calibrate normals; --no-baselines leaves them out).  DIR
+gets metrics.json, scores.csv, plots (PNG) and report.html, which says in words whether the model beats each baseline;
+records/ in it holds what every method made of each case, by which --resume goes on.
 
 A case that cannot be judged does not stop the others; it is named at the end, and the exit code is then 2.
 
@@ -38,8 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ceiling", metavar="BUNDLE", type=Path, help="a model that may have seen lesions, shown beside"
     )
-    parser.add_argument(
+    baselines = parser.add_mutually_exclusive_group()
+    baselines.add_argument(
         "--refit-baselines", action="store_true", help="fit the baselines to this cohort's train and calibrate normals"
+    )
+    baselines.add_argument(
+        "--no-baselines", action="store_true", help="judge the model alone, where another evaluation has the baselines"
     )
     parser.add_argument(
         "--artefacts",
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         cluster=args.cluster or PATIENT,
         device=args.device,
         artefacts=args.artefacts,
-        refit=args.refit_baselines,
+        baselines="none" if args.no_baselines else "refitted" if args.refit_baselines else "stored",
         seed=args.seed,
     )
     cases = cases_of(cohort, settings)

@@ -53,15 +53,16 @@ class Settings:
         What the bootstrap draws as a whole: "patient" or a covariate of the manifest, such as the anatomy of phantoms.
     artefacts
         "none", "quick" or "full".
-    refit
-        Fit the baselines to this cohort's normals even where the bundle holds them.
+    baselines
+        "stored": those in the bundle, or fitted to this cohort's normals where it holds none; "refitted": fitted to
+        this cohort's normals in any case; "none".
     """
 
     split: str = "test"
     cluster: str = PATIENT
     device: str = "auto"
     artefacts: str = "none"
-    refit: bool = False
+    baselines: str = "stored"
     seed: int = 0
 
 
@@ -119,7 +120,7 @@ def judge_cohort(
     seen = Seen(model, settings.split)
     seen.check_patients(cases)
     begin(out / STATE, "evaluation", _identity(model, ceiling, cohort, settings), resume)
-    stored = None if settings.refit else stored_baselines(model)
+    stored = _ready(model, settings)
     begun = FITTING_SHARE if stored is None else 0.0
     baselines = stored or _fitted_here(model, cohort, out, settings, lambda s, part: progress(s, begun * part))
     candidates = candidates_of(model, baselines, ceiling)
@@ -254,7 +255,7 @@ def _identity(model: Model, ceiling: Model | None, cohort: Cohort, settings: Set
         "ceiling": ceiling.identity.sha256 if ceiling else None,
         "cohort": hashlib.sha256(cohort.path.read_bytes()).hexdigest(),
         "split": settings.split,
-        "baselines": "refitted" if settings.refit else "stored",
+        "baselines": settings.baselines,
     }
 
 
@@ -290,6 +291,13 @@ def begin(path: Path, what: str, identity: Mapping[str, Any], resume: bool) -> N
         raise InputError(f"{path}: cannot be read ({error}); choose another folder.") from error
     if differing:
         raise InputError(f"{out}: the {what} in this folder had another {differing[0]}; choose another folder.")
+
+
+def _ready(model: Model, settings: Settings) -> Baselines | None:
+    """The baselines if nothing is to be fitted for them."""
+    if settings.baselines == "none":
+        return Baselines()
+    return stored_baselines(model) if settings.baselines == "stored" else None
 
 
 def _fitted_here(model: Model, cohort: Cohort, out: Path, settings: Settings, progress: Progress) -> Baselines:
@@ -335,7 +343,7 @@ def _notes(judged: Judged, seen: Seen, judging: _Judging) -> list[str]:
         )
     if not any(candidate.kind == "baseline" for candidate in judged.candidates):
         notes.append(
-            "There is no baseline to judge the model against; --refit-baselines fits them to the cohort's normals."
+            "There is no baseline beside the model: this evaluation does not tell whether it beats plain intensity."
         )
     notes += [f"The baseline {name} is missing: {reason}." for name, reason in judged.missing.items()]
     for name, failures in judging.failures.items():
