@@ -21,6 +21,7 @@ options: {widths: [4, 8], latent: 8}
 input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
 training: {epochs: 2, batch: 8}
 calibration: {method: split}
+baselines: none
 """
 START = """
 import resource, sys, torch, monai.transforms, lightning.pytorch

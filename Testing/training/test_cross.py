@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 import simulated
 import torch
 from torch import Tensor
+from training.runs import run_here, run_stopped
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.volume import Volume
@@ -193,40 +191,35 @@ training: {epochs: 2, batch: 8, learning_rate: 0.003}
 findings: {least_ml: 1.0}
 calibration: {folds: 2}
 threshold: {method: roc}
+baselines: none
 """
 
 
-def command(heads: Path, out: Path) -> list[str]:
-    start = "import torch, AnomalyDetectionLib.cli.main as cli; torch.set_num_threads(1); raise SystemExit(cli.main())"
+def arguments(heads: Path, out: Path) -> list[str]:
     config = heads.with_name("config.yaml")
     config.write_text(CONFIG)
-    places = ["--cohort", str(heads), "--out", str(out), "--device", "cpu", "--progress", "json"]
-    return [sys.executable, "-c", start, "train", str(config), *places]
+    return ["train", str(config), "--cohort", str(heads), "--out", str(out), "--device", "cpu"]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def training_events(text: str) -> list[dict]:
-    return [event for event in map(json.loads, text.splitlines()) if event["event"] == "training"]
+def training_events(events: list[dict]) -> list[dict]:
+    return [event for event in events if event["event"] == "training"]
 
 
 @pytest.fixture(scope="module")
 def whole(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never stopped; what it said is in `said.jsonl` and `said.txt`."""
+    """A run that was never stopped; what it told is in `events.json`."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    done = subprocess.run(command(heads, out), capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr
-    (out / "said.jsonl").write_text(done.stdout)
-    (out / "said.txt").write_text(done.stderr)
+    events = run_here(arguments(heads, out))
+    (out / "events.json").write_text(json.dumps(events))
     return out
 
 
 @pytest.mark.slow
 def test_a_run_calibrates_out_of_fold_and_chooses_thresholds_by_roc(whole: Path, heads: Path) -> None:
-    assert {event.get("fold") for event in training_events((whole / "said.jsonl").read_text())} == {1, 2, None}
-    assert "calibrated on 8 normals: no case can reach p = 0.05" in (whole / "said.txt").read_text()
+    events = json.loads((whole / "events.json").read_text())
+    assert {event.get("fold") for event in training_events(events)} == {1, 2, None}
+    warnings = [event["message"] for event in events if event["event"] == "warning"]
+    assert any("calibrated on 8 normals: no case can reach p = 0.05" in message for message in warnings)
     assert not (whole / "folds").exists() and not (whole / "prepared").exists()
     model = load_bundle(whole / "model")
     assert model.info["calibration"]["method"] == "cross-conformal, 2 folds by patient"
@@ -245,17 +238,9 @@ def test_a_run_calibrates_out_of_fold_and_chooses_thresholds_by_roc(whole: Path,
 def test_a_run_killed_in_a_fold_goes_on_there_and_ends_as_if_it_had_not_been(
     whole: Path, heads: Path, tmp_path: Path
 ) -> None:
-    killed = command(heads, tmp_path / "run")
-    process = subprocess.Popen(killed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment())
-    assert process.stdout is not None
-    for line in process.stdout:
-        if json.loads(line).get("stage") == "fold 2/2: training, epoch 2":
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    again = subprocess.run([*killed, "--resume"], capture_output=True, text=True, env=environment(), check=False)
-    assert again.returncode == 0, again.stderr
-    first = training_events(again.stdout)[0]
+    killed = arguments(heads, tmp_path / "run")
+    assert run_stopped(killed, "fold 2/2: training, epoch 2", signal.SIGKILL) == -signal.SIGKILL
+    first = training_events(run_here([*killed, "--resume"]))[0]
     assert (first["fold"], first["epoch"]) == (2, 2), "neither the first fold nor the first epoch again"
     models = [load_bundle(run / "model") for run in (whole, tmp_path / "run")]
     states = [model.detector.state_dict() for model in models]

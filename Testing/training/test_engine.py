@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from monai.transforms import (
     RandShiftIntensity,
 )
 from torch.utils.data import DataLoader
+from training.runs import run_here, run_stopped
 
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.errors import InputError
@@ -46,6 +44,7 @@ input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing
 training: {epochs: 4, batch: 8, learning_rate: 0.003, plateau_patience: 0}
 findings: {least_ml: 1.0}
 calibration: {method: split}
+baselines: none
 """
 SPEC = InputSpec("slices", ("MR",), "mr-robust", spacing=(8.0, 8.0, 8.0), size=(32, 32))
 
@@ -84,38 +83,11 @@ def arguments(cohort: Path, out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run_folder(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never stopped, made in a process of its own."""
+    """A run that was never stopped; what it told is in `events.json`."""
     out = tmp_path_factory.mktemp("run") / "run"
-    done = subprocess.run(command(cohort, out), capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr
-    (out / "events.jsonl").write_text(done.stdout)
+    events = run_here(arguments(cohort, out))
+    (out / "events.json").write_text(json.dumps(events))
     return out
-
-
-def command(cohort: Path, out: Path) -> list[str]:
-    start = "import torch, AnomalyDetectionLib.cli.main as cli; torch.set_num_threads(1); raise SystemExit(cli.main())"
-    return [sys.executable, "-c", start, *arguments(cohort, out), "--progress", "json"]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def stopped_in_epoch(epoch: int, sent: signal.Signals, cohort: Path, out: Path) -> int:
-    """Start a run, send it a signal once it is within that epoch, and return its exit code."""
-    process = subprocess.Popen(
-        command(cohort, out), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "progress" and event["stage"] == f"training, epoch {epoch}":
-            break
-    else:
-        raise AssertionError("the run ended before that epoch")
-    process.send_signal(sent)
-    process.stdout.read()
-    return process.wait()
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -128,11 +100,9 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights_to_the_last_bit(
     sent: signal.Signals, code: int, cohort: Path, run_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    assert stopped_in_epoch(3, sent, cohort, out) == code
+    assert run_stopped(arguments(cohort, out), "training, epoch 3", sent) == code
     assert not (out / "model").exists() and (out / "checkpoints" / "last.ckpt").exists()
-    again = subprocess.run([*command(cohort, out), "--resume"], capture_output=True, text=True, env=environment())
-    assert again.returncode == 0, again.stderr
-    epochs = [e["epoch"] for e in map(json.loads, again.stdout.splitlines()) if e["event"] == "training"]
+    epochs = [e["epoch"] for e in run_here([*arguments(cohort, out), "--resume"]) if e["event"] == "training"]
     assert epochs[0] == 3, "the epoch that was cut off is begun again"
     expected, found = weights(run_folder), weights(out)
     assert expected.keys() == found.keys()
@@ -146,7 +116,7 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights_to_the_last_bit(
 
 @pytest.mark.slow
 def test_a_run_leaves_events_logs_and_a_bundle_that_finds_a_lesion(run_folder: Path, tmp_path: Path) -> None:
-    events = [json.loads(line) for line in (run_folder / "events.jsonl").read_text().splitlines()]
+    events = json.loads((run_folder / "events.json").read_text())
     told = [event for event in events if event["event"] == "training"]
     ends = [event for event in told if event["validation_loss"] is not None]
     assert [event["epoch"] for event in ends] == [1, 2, 3, 4]
