@@ -145,8 +145,10 @@ def test_a_model_that_beats_nothing_is_called_not_worth_its_time():
     worse = judged([method("m", 0.0, "model"), method("b", 2.0)], resamples=200)
     assert against_baselines(worse)[0] == (
         "The model beats no baseline in AUROC of cases and is worse than b. "
-        "A model that cannot beat a baseline is not worth its computing time."
+        "A model that is worse than a baseline is not worth its computing time."
     )
+    alike = judged([method("m", 1.0, "model"), method("b", 1.0)], resamples=200)
+    assert against_baselines(alike)[0] == "The model beats no baseline in AUROC of cases and is not shown to beat b."
     best = judged([method("m", 2.0, "model"), method("b", 0.0)], resamples=200)
     assert against_baselines(best)[0] == "The model beats the one baseline in AUROC of cases."
     assert "is not known" in against_baselines(judged([method("m", 1.0, "model")], resamples=50))[0]

@@ -194,6 +194,15 @@ def test_a_continued_training_knows_the_epochs_before_it_was_stopped(cases: Prep
     assert (tmp_path / "whole" / log).read_text() == (tmp_path / "stopped" / log).read_text()
 
 
+def test_a_network_that_learns_nothing_is_pointed_out(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collapsing = ["--set", "options.variational=false", "--set", "training.learning_rate=0.5"]
+    assert main([*arguments(cohort, tmp_path / "run"), *collapsing, "--set", "baselines=none"]) == 0
+    assert "the network has learnt nothing of the normals" in capsys.readouterr().err
+    assert "has learnt nothing" in (tmp_path / "run" / "model" / "docs" / "README.md").read_text(encoding="utf-8")
+
+
 def test_training_stops_when_the_validation_loss_no_longer_falls(cases: PreparedCases, tmp_path: Path) -> None:
     section = settings(epochs=30, patience=2)
     blind = section.model_copy(update={"learning_rate": 1e-30})

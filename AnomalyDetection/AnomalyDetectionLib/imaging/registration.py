@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.errors import InputError, is_out_of_memory
 
 from .geometry import Grid, ras_lps, resample, to_sitk, with_spacing
 
@@ -112,6 +112,8 @@ def register_affine(
         if attempts[0][0].overlap < SURE_OVERLAP:
             attempts += [attempt(-30.0, 0.7, 0.85), attempt(30.0, 0.85, 1.0)]
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{grid.name}: the image could not be aligned with the model's template; is it the same part of the body, "
             "and wholly in view?"

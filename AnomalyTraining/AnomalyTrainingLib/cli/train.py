@@ -89,8 +89,9 @@ def run(args: argparse.Namespace) -> int:
                 warn=progress.warn,
                 finish=attach_baselines,
             )
-        if warning := model.calibration.warning():
-            progress.warn(warning)
+        for warning in (model.calibration.warning(), model.info["training"].get("warning")):
+            if warning:
+                progress.warn(warning)
         normals = model.info["training"]["normals"]
         progress.say(
             f"{config.name} {config.version}: {config.detector} fitted to {normals} normals, "

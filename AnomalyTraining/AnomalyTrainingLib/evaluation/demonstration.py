@@ -170,7 +170,7 @@ def demonstrate(plan: Plan, out: Path, progress: Callable[[str, float], None]) -
             if case.label:
                 overlays[f"{case.case} autoencoder"] = beside.out / "results" / case.case / "overlay.png"
     metrics = _evaluate(judged, cohort, out / "evaluation", watch)
-    notes = [model.calibration.warning(), has_learnt_nothing(judged)]
+    notes = [model.calibration.warning(), judged.info.get("training", {}).get("warning")]
     return Outcome(
         contrast=plan.contrast,
         bundles={name: made.path for name, made in models.items() if made.path is not None},
@@ -180,21 +180,6 @@ def demonstrate(plan: Plan, out: Path, progress: Callable[[str, float], None]) -
         overlays=overlays,
         notes=tuple(note for note in notes if note),
     )
-
-
-def has_learnt_nothing(model: Model) -> str | None:
-    """A warning where a network trained by gradient got no better after its first epoch.
-
-    An autoencoder that has collapsed rebuilds every slice alike; its error is then the image's own brightness, which
-    finds bright lesions without having learnt anything.
-    """
-    facts = model.info.get("training", {})
-    if facts.get("epochs", 0) > 1 and facts.get("best epoch") == 1:
-        return (
-            f"The {model.identity.detector} got no better after its first epoch: it has learnt nothing, and what it "
-            "shows is the brightness of the image."
-        )
-    return None
 
 
 def _cohort(plan: Plan, out: Path, watch: Callable[[str, float], None]) -> Cohort:

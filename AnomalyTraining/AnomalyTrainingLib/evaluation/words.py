@@ -79,9 +79,7 @@ def _sum_up(document: Document) -> str:
         parts.append(f"is not shown to beat {_listed(open_ones)}")
     ending = ", " if len(parts) > 2 else " and "
     tail = parts[0] + (ending + " and ".join(parts[1:]) if len(parts) > 1 else "") + "."
-    return tail + (
-        " A model that cannot beat a baseline is not worth its computing time." if not shown or worse else ""
-    )
+    return tail + (" A model that is worse than a baseline is not worth its computing time." if worse else "")
 
 
 def _against(document: Document, other: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,21 @@ def fit_gradient(
         "seed": seed,
         **{name.replace("_", " "): value for name, value in summary.items()},
     }
+    if has_learnt_nothing(summary, detector.warmup_epochs):
+        facts["warning"] = (
+            "The validation loss never fell after the first epoch: the network has learnt nothing of the normals, and "
+            "its map is little more than the image's own brightness; lower training.learning_rate or change the seed."
+        )
     return Fitted(rebuilt(config, detector), template, facts)
+
+
+def has_learnt_nothing(summary: Mapping[str, Any], warmup_epochs: int) -> bool:
+    """Whether no epoch of `fit_by_gradient` was better than the first that counts.
+
+    An autoencoder that has collapsed rebuilds every slice alike; its error then finds bright lesions all the same,
+    which must not pass for something learnt.
+    """
+    return summary["epochs"] > warmup_epochs + 1 and summary["best_epoch"] == warmup_epochs + 1
 
 
 def validation_split(
