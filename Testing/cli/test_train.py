@@ -90,6 +90,12 @@ def test_a_key_that_is_misspelt_names_the_nearest(
     assert "did you mean 'detector'?" in capsys.readouterr().err
 
 
+def test_a_negative_seed_is_refused(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("zscore_brain", "--cohort", cohort, "--out", tmp_path / "run", "--seed", "-1") == 2
+    assert "--seed is a whole number from 0, not -1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_of_training_by_gradient_are_refused_for_a_detector_fitted_by_statistics(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

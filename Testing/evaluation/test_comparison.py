@@ -127,6 +127,8 @@ def test_evaluations_that_cannot_be_compared_are_refused(folders, tmp_path):
         compare_evaluations(read_evaluations([folders[0], path]))
     with pytest.raises(InputError, match="at least two"):
         read_evaluations(folders[:1])
+    with pytest.raises(InputError, match="the same evaluation is given twice"):
+        read_evaluations([folders[0], folders[1], folders[0] / "." / ".." / folders[0].name])
 
 
 def test_bad_input_ends_in_a_sentence_and_leaves_no_folder(folders, tmp_path, capsys):
@@ -135,6 +137,8 @@ def test_bad_input_ends_in_a_sentence_and_leaves_no_folder(folders, tmp_path, ca
     assert "there is no such file" in capsys.readouterr().err
     assert main(["compare", *map(str, folders), "--out", str(out), "--resamples", "5"]) == 2
     assert "--resamples is a whole number of at least 100" in capsys.readouterr().err
+    assert main(["compare", *map(str, folders), "--out", str(out), "--seed", "-1"]) == 2
+    assert "--seed is a whole number from 0, not -1" in capsys.readouterr().err
     assert not out.exists()
 
 

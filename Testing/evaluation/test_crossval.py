@@ -65,7 +65,7 @@ def test_a_group_is_held_out_whole_with_its_normal_and_its_abnormal_cases() -> N
         ([case(n, 0) for n in range(3)], 5, "patient", "cannot make 5 folds: take from 2 to 3"),
         ([case(n, 0) for n in range(3)], 1, "patient", "cannot make 1 folds"),
         ([case(n, int(n > 1)) for n in range(6)], 2, "patient", "to train on and one to calibrate on"),
-        ([case(0, 0, site="a"), case(1, 0)], 2, "site", "case c1 has no value in the column 'site'"),
+        ([case(0, 0, site="a"), case(1, 0)], 2, "site", "no value in the column 'site', .* are patient, site"),
         ([case(0, 0, site="a"), case(1, 0, patient="p0", site="b")], 2, "site", "'p0' is in 'a' and in 'b'"),
     ],
 )

@@ -40,7 +40,9 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such model folder.")
     if not path.is_file():
-        raise InputError(f"{folder}: not a model bundle (there is no {MANIFEST} in it).")
+        raise InputError(
+            f"{folder}: not a model bundle (there is no {MANIFEST} in it); `export` makes one of a training run."
+        )
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise InputError(f"{path}: too large for a model's description; install the model again.")
     try:

@@ -18,6 +18,8 @@ from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError
 
+from .numbers import check_seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `slicer-anomaly compare`."""
@@ -36,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare; returns the exit code."""
     if args.resamples < 100:
         raise InputError(f"--resamples is a whole number of at least 100, not {args.resamples}.")
-    if args.seed < 0:
-        raise InputError(f"--seed is a whole number from 0, not {args.seed}.")
+    check_seed(args.seed)
 
     from AnomalyTrainingLib.evaluation.comparison import compare_evaluations, read_evaluations, write_comparison
 

@@ -23,6 +23,8 @@ from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError
 
+from .numbers import check_seed
+
 if TYPE_CHECKING:  # importing these takes seconds (torch, scikit-learn): only once there is something to judge
     from ..cohorts.manifest import Cohort
 
@@ -136,8 +138,7 @@ def check_numbers(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense before anything is read."""
     if not 1 <= args.resamples <= 1_000_000:
         raise InputError(f"--resamples is a number from 1 to 1,000,000, not {args.resamples}.")
-    if args.seed < 0:
-        raise InputError(f"--seed is a whole number from 0, not {args.seed}.")
+    check_seed(args.seed)
 
 
 def chosen_subgroups(text: str | None, cohort: Cohort) -> list[str] | None:

@@ -34,6 +34,8 @@ from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError, is_out_of_memory
 
+from .numbers import check_seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `slicer-anomaly train`."""
@@ -57,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
+    check_seed(args.seed)
+
     from AnomalyDetectionLib.models.devices import choose_device
     from AnomalyTrainingLib.cohorts.checks import check_cohort
     from AnomalyTrainingLib.cohorts.manifest import read_manifest

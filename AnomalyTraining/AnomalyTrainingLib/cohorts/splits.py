@@ -96,13 +96,17 @@ def folds(cases: Iterable[Case], k: int, *, group: str = "patient", seed: int = 
     return made
 
 
-def _groups(cases: Iterable[Case], group: str) -> dict[str, str]:
+def _groups(cases: Sequence[Case], group: str) -> dict[str, str]:
     """The group of every patient."""
     found: dict[str, str] = {}
     for case in cases:
         name = case.patient if group == "patient" else case.covariates.get(group, "")
         if not name:
-            raise InputError(f"The case {case.case} has no value in the column {group!r}, by which the folds are made.")
+            known = sorted({column for other in cases for column in other.covariates})
+            raise InputError(
+                f"The case {case.case} has no value in the column {group!r}, by which the folds are made; the columns "
+                f"are {', '.join(['patient', *known])}."
+            )
         if found.setdefault(case.patient, name) != name:
             raise InputError(
                 f"The patient {case.patient!r} is in {found[case.patient]!r} and in {name!r} of the column {group!r}; "

@@ -27,7 +27,9 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: the manifest is not UTF-8 text; save it as CSV (UTF-8).") from error
     except OSError as error:
-        raise InputError(f"{path}: the manifest cannot be read ({error.strerror or error}).") from error
+        raise InputError(
+            f"{path}: the manifest cannot be read ({error.strerror or error}); give a CSV as `cohort` writes it."
+        ) from error
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = [name.strip() for name in next(reader, [])]

@@ -70,10 +70,13 @@ def read_evaluations(folders: Sequence[Path]) -> list[Evaluated]:
     Raises
     ------
     InputError
-        If one cannot be read, or there are fewer than two.
+        If one cannot be read or is given twice, or there are fewer than two.
     """
     if len(folders) < 2:
         raise InputError("A comparison needs at least two evaluations; give a second folder.")
+    places = [folder.resolve() for folder in folders]
+    if twice := [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
+        raise InputError(f"{twice[0]}: the same evaluation is given twice; give another one to compare it with.")
     documents = [read_metrics(folder) for folder in folders]
     names = _names(folders, documents)
     return [

@@ -53,7 +53,11 @@ def describe_problems(error: ValidationError, model: type[BaseModel], prefix: st
         elif problem["type"] == "value_error":
             phrases.append(f"{key!r}: {problem['ctx']['error']}")
         else:
-            said = re.sub(r"^Input", "the value", problem["msg"]).partition(" or instance of ")[0]
+            said = (
+                re.sub(r"^Input", "the value", problem["msg"])
+                .partition(" or instance of ")[0]
+                .partition(", unable to")[0]
+            )
             phrases.append(f"{key!r}: {said}, not {problem['input']!r}")
     return phrases
 
