@@ -56,6 +56,8 @@ class AnomalyDetectionWidget(ScriptedLoadableModuleWidget):
         self.panel.setMRMLScene(slicer.mrmlScene)
         self.logic = AnomalyDetectionLogic()
         self.controls = Panel(self.ui, Path(self.resourcePath("UI")).parent, self.logic)
+        if slicer.util.mainWindow() is not None and slicer.util.selectedModule() == self.moduleName:
+            self.controls.enter()  # after a reload nobody else says that the module is open
 
     def enter(self) -> None:
         """The user comes to the module."""

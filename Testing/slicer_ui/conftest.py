@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import simulated
+from project.cmake_lists import CHECKOUT
+from PySide6 import QtCore, QtTest
 
 import harness
+from AnomalyDetectionLib.imaging.read import read_volume
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.models.bundle import load_bundle
+from AnomalyDetectionLib.models.catalogue import Catalogue
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.result import ScoreResult
 from AnomalyDetectionLib.scoring.scorer import Scorer
@@ -45,3 +53,89 @@ def add_volume(volume: Volume, name: str = "head") -> Any:
     import slicer
 
     return slicer.util.addVolumeFromArray(np.array(volume.array), volume.ijk_to_ras, name)
+
+
+RESOURCES = CHECKOUT / "AnomalyDetection" / "Resources"
+SAMPLE = RESOURCES / "SampleData" / "brain_flair_3mm.nii.gz"
+ARTEFACTS = CHECKOUT / "artefacts"
+
+
+@pytest.fixture(scope="session")
+def starter_result() -> ScoreResult:
+    """The sample, scored by the starter model that ships."""
+    (entry,) = Catalogue(RESOURCES / "Models", RESOURCES / "none").entries()
+    volume = replace(read_volume(SAMPLE), modality="MR", name="brain_flair_3mm")
+    return Scorer(load_bundle(entry.folder), device="cpu").score(volume, case="brain_flair_3mm")
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Any]:
+    """The module's panel in the main window, as Slicer opens it; its worker is shared by the tests of a file."""
+    harness.open_module(str(CHECKOUT / "AnomalyDetection" / "AnomalyDetection.py"))
+    import slicer
+
+    window = slicer.util.mainWindow()
+    window.resize(1250, 960)
+    window.show()
+    slicer.mrmlScene.Clear()
+    slicer.util.selectModule("AnomalyDetection")
+    yield slicer.util.getModuleWidget("AnomalyDetection")
+    slicer.util.selectModule("")
+    slicer.util.getModuleWidget("AnomalyDetection").cleanup()
+    window.hide()
+
+
+@pytest.fixture
+def panel(opened: Any) -> Iterator[Any]:
+    """The panel (its own object) with an empty scene."""
+    import slicer
+
+    slicer.mrmlScene.Clear()
+    slicer.app.processEvents()  # what was rebuilt appears
+    widget = slicer.util.getModuleWidget("AnomalyDetection")
+    yield widget.controls
+    widget.controls.cancel()
+    run_until(lambda: not widget.controls.session.is_scoring)
+    slicer.mrmlScene.Clear()
+
+
+def load_sample() -> Any:
+    """The sample as a node, said to be MR as a user says it."""
+    import slicer
+
+    node = slicer.util.loadVolume(str(SAMPLE))
+    node.SetAttribute("AnomalyDetection.Modality", "MR")
+    return node
+
+
+def click(button: Any) -> None:
+    """A real click in the middle of a button."""
+    assert button.isVisible() and button.enabled, button.text
+    QtTest.QTest.mouseClick(button, QtCore.Qt.MouseButton.LeftButton)
+
+
+def run_until(condition: Callable[[], Any], seconds: float = 60.0) -> float:
+    """Let events in until something is true; returns the longest time in which none could get in."""
+    import qt
+
+    beats = [time.monotonic()]
+    timer = qt.QTimer()
+    timer.setInterval(5)
+    timer.connect("timeout()", lambda: beats.append(time.monotonic()))
+    timer.start()
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        qt.QCoreApplication.processEvents()
+        time.sleep(0.002)
+    timer.stop()
+    return max(later - earlier for earlier, later in itertools.pairwise([*beats, time.monotonic()]))
+
+
+def picture(name: str) -> None:
+    """Write what the panel shows now to `artefacts/`, which git does not keep."""
+    import slicer
+
+    ARTEFACTS.mkdir(exist_ok=True)
+    slicer.app.processEvents()
+    harness.save_png(slicer.util.getModule("AnomalyDetection").widgetRepresentation(), ARTEFACTS / f"panel-{name}.png")

@@ -27,6 +27,7 @@ from .results import Results
 from .reviews import Review
 from .run_view import RunView
 from .session import Session
+from .setup import Setup
 from .shortcuts import Shortcuts
 from .texts import fit_text, warning_text
 from .volumes import modality_of
@@ -50,7 +51,7 @@ class Panel(VTKObservationMixin):
         Gives the parameter node.
     """
 
-    def __init__(self, ui: Any, resources: Path, logic: Any, installation: Installation | None = None) -> None:
+    def __init__(self, ui: Any, resources: Path, logic: Any) -> None:
         super().__init__()
         self.ui = ui
         self._logic = logic
@@ -61,8 +62,9 @@ class Panel(VTKObservationMixin):
         self._following = False
         self._is_entered = False
         self.session = Session(self)
-        self.installation = installation or Installation(SlicerEnvironment(resources / "requirements.txt"))
         self.run = RunView(ui)
+        installation = Installation(SlicerEnvironment(resources / "requirements.txt"))
+        self.setup = Setup(self.run, installation, lambda: self.session.list_devices(self._scoring_is_possible))
         self.input = InputView(ui, self._refresh_fit)
         self.models = ModelView(ui, Catalogue(resources / "Models", user_models()), self._choose_model, self.run.fail)
         self.devices = DeviceView(ui, self._choose_device, self._ask_devices)
@@ -79,7 +81,7 @@ class Panel(VTKObservationMixin):
         )
         ui.scoreButton.connect("clicked()", lambda: self.score())
         ui.cancelButton.connect("clicked()", lambda: self.cancel())
-        ui.setupButton.connect("clicked()", lambda: self.install_next())
+        ui.setupButton.connect("clicked()", lambda: self.setup.go_on())
         ui.setupLaterButton.connect("clicked()", lambda: self.run.hide_setup())
         ui.exportButton.connect("clicked()", lambda: self._ask_export())
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._on_scene_closing)
@@ -191,7 +193,7 @@ class Panel(VTKObservationMixin):
         self.parameters.device = name
 
     def _ask_devices(self) -> None:
-        if not self._needs_setup():
+        if not self.setup.is_needed():
             self.session.list_devices(self.devices.fill)
 
     # ---- scoring
@@ -205,7 +207,7 @@ class Panel(VTKObservationMixin):
         self.models.show(self.parameters.modelSha256)
         self._refresh_fit()
         entry = self.models.current()
-        if entry is None or not entry.usable or self._needs_setup():
+        if entry is None or not entry.usable or self.setup.is_needed():
             return
         try:
             self.run.show_running()
@@ -258,28 +260,6 @@ class Panel(VTKObservationMixin):
         self.run.log(line)
 
     # ---- installation
-
-    def _needs_setup(self) -> bool:
-        steps = self.installation.steps()
-        if steps:
-            self.run.show_setup([self.installation.describe(step) for step in steps])
-        else:
-            self.run.hide_setup()
-        return bool(steps)
-
-    def install_next(self) -> None:
-        """Do the next step of the installation, and score when all are done."""
-        self.run.show_setup_running()
-        self.run.say("")
-        qt.QTimer.singleShot(50, lambda: self._install_now())  # the window shows first that something happens
-
-    def _install_now(self) -> None:
-        try:
-            self.installation.advance()
-        except InputError as error:
-            self.run.fail(str(error))
-        if not self._needs_setup():
-            self.session.list_devices(self._scoring_is_possible)
 
     def _scoring_is_possible(self, devices: list[dict[str, Any]]) -> None:
         """The worker has started with what was installed and told of this computer's devices."""

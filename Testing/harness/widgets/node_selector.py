@@ -41,6 +41,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._requested = ""
         self._flags = {"none": False, "add": True, "remove": True, "edit": False, "rename": False}
         self._show = {"hidden": False, "children": True}
+        self._hidden_children: list[str] = []
         self._select_new = True
         self._none_text = "None"
         self._combo: Any = QtWidgets.QComboBox(self)
@@ -180,6 +181,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def _fits(self, node: Any, class_name: str) -> bool:
         if not (node.IsA(class_name) if self._show["children"] else node.GetClassName() == class_name):
+            return False
+        if self._show["children"] and any(node.IsA(hidden) for hidden in self._hidden_children):
             return False
         if class_name not in self._attributes:
             return True
@@ -363,6 +366,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def setShowChildNodeTypes(self, shown: bool) -> None:
         self._set_shown("children", shown)
 
+    def setHideChildNodeTypes(self, class_names: Any) -> None:
+        """Leave nodes of these classes out where the classes derived from the offered ones are shown."""
+        self._hidden_children = list(class_names)
+        self._filter_again()
+
     def setSelectNodeUponCreation(self, selected: bool) -> None:
         self._select_new = bool(selected)
 
@@ -380,5 +388,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     renameEnabled = Property(bool, lambda self: self._flags["rename"], setRenameEnabled)
     showHidden = Property(bool, lambda self: self._show["hidden"], setShowHidden)
     showChildNodeTypes = Property(bool, lambda self: self._show["children"], setShowChildNodeTypes)
+    hideChildNodeTypes = Property("QStringList", lambda self: list(self._hidden_children), setHideChildNodeTypes)
     selectNodeUponCreation = Property(bool, lambda self: self._select_new, setSelectNodeUponCreation)
     noneDisplay = Property(str, lambda self: self._none_text, setNoneDisplay)
