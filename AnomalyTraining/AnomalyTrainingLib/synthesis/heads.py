@@ -200,9 +200,7 @@ def _cropped(labels: NDArray[np.int16], grid: Grid) -> tuple[NDArray[np.int16], 
 
     Where the map ends below, its last slice is what sampling finds further down: the neck goes on.
     """
-    regions, count = ndimage.label(labels > 0)
-    largest = 1 + int(np.argmax(np.bincount(regions.ravel())[1:])) if count > 1 else 1  # the rest is speckle in the air
-    head = regions == largest
+    head = _largest(labels > 0)  # the rest is speckle in the air
     low, high = zip(*((part.start, part.stop) for part in ndimage.find_objects(head.astype(np.uint8))[0]), strict=True)
     floor = [
         grid.to_ijk(np.array([x, y, _LOWEST_MM]))[2] for x in (-104, 104) for y in (-136, 120)
@@ -240,15 +238,18 @@ def _part_soft_tissue(
 
 def _brain(labels: NDArray[np.int16]) -> NDArray[np.bool_]:
     """The brain as skull stripping leaves it: tissue, the fluid of sulci and cisterns and a rim of it, no bone."""
-    tissue = np.isin(labels, list(BRAIN))
-    regions, count = ndimage.label(tissue)
-    if count > 1:
-        tissue = regions == 1 + int(np.argmax(np.bincount(regions.ravel())[1:]))
+    tissue = _largest(np.isin(labels, list(BRAIN)))
     reach = distance_inside(~tissue)
     closed = distance_inside(reach < _CLOSING_MM + _RIM_MM) > _CLOSING_MM
     brain = ndimage.binary_fill_holes(closed & ~np.isin(labels, (SOFT, *OUTER)) & (labels > 0)) | tissue
     brain[0] = False  # or sampling would find a brainstem all the way down
-    return brain
+    return _largest(brain)  # without pockets of fluid that bone cuts off
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected piece."""
+    regions, count = ndimage.label(mask)
+    return regions == 1 + int(np.argmax(np.bincount(regions.ravel())[1:])) if count > 1 else mask
 
 
 def _soften(channel: NDArray[np.float32]) -> NDArray[np.float32]:
