@@ -26,6 +26,6 @@ def register(folder: Path) -> None:
         fileNames=SAMPLE,
         nodeNames="brain_flair_3mm",
         checksums=f"SHA256:{hashlib.sha256(file.read_bytes()).hexdigest()}",
-        thumbnailFileName=str(folder / "brain_flair_3mm.png"),
+        thumbnailFileName=str(folder.parent / "Icons" / "brain_flair_3mm.png"),
         loadFileTypes="VolumeFile",
     )
