@@ -14,7 +14,7 @@ from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.calibration import Reducer
 from AnomalyDetectionLib.scoring.findings import LeastSize, describe, label_regions
 from AnomalyDetectionLib.scoring.result import ModelIdentity, Quality, ScoreResult
-from AnomalyDetectionLib.scoring.thresholds import LEVELS, count_findings
+from AnomalyDetectionLib.scoring.thresholds import LEVELS, Threshold, count_findings
 from AnomalyTrainingLib.cohorts.manifest import Case
 from AnomalyTrainingLib.evaluation.lesions import Lesions, count_at_levels, false_findings
 from AnomalyTrainingLib.evaluation.records import RARITY_BINS, rarity_histogram, record_of, record_of_score
@@ -54,6 +54,8 @@ def scored(rarity: np.ndarray, threshold: float = 1.5, foreground: np.ndarray | 
         quality=Quality("check", ("tilted",)),
         model=ModelIdentity("m", "1", "0" * 64, "zscore"),
         device="cpu",
+        thresholds=Threshold(threshold, LEVELS, np.zeros(LEVELS.size), LEAST),
+        midline=None,
     )
 
 
@@ -89,20 +91,20 @@ def test_a_normal_has_as_many_false_findings_as_the_threshold_table_counts():
     np.testing.assert_array_equal(counts.false_findings, count_findings(rarity, 6))
 
 
-@pytest.mark.parametrize(("least", "share"), [(1.0, 0.1), (3.0, 1.0)])
-def test_a_brain_of_2_mm_is_counted_in_under_half_a_second(least, share):
-    rarity = blobs((91, 109, 91), 0) + (0 if share < 1 else 2)
+@pytest.mark.parametrize(("raised", "seconds"), [(0, 0.5), (2, 4.0)])
+def test_a_brain_of_2_mm_is_counted_in_under_half_a_second_and_a_map_high_everywhere_in_under_four(raised, seconds):
+    rarity = blobs((91, 109, 91), 0) + np.float32(raised)
     rarity[:, :30] = 0  # about the share of air in a brain's box
     rarity[:, -25:] = 0
     lesions = Lesions.of(truth_of(rarity.shape, 1) & (rarity > 2.5))
-    seconds = min(timed(rarity, lesions) for _ in range(2))
-    assert seconds < 0.5 if share < 1 else seconds < 4  # the second: a map that is high everywhere
+    assert min(timed(rarity, lesions) for _ in range(2)) < seconds
 
 
 def timed(rarity: np.ndarray, lesions: Lesions) -> float:
-    started = time.perf_counter()
+    """Processor time in s: other programs do not count."""
+    started = time.process_time()
     count_at_levels(rarity, lesions, 13)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def test_the_record_says_what_the_result_says():
