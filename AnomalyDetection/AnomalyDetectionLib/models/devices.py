@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.errors import InputError, one_line
 
 RESERVE = 0.9
 """Share of the free memory that may be planned with; the rest is for the allocator and other programs."""
@@ -35,6 +36,19 @@ def free_bytes(device: torch.device) -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+@cache
+def kernel_problem(device: torch.device) -> str | None:
+    """Why nothing can be computed on a device that is there, or None where something can.
+
+    A torch that was built for other graphics cards lists a new one, and fails at the first kernel.
+    """
+    try:
+        total = (torch.ones(8, device=device) * 2).sum().item()
+    except RuntimeError as error:
+        return one_line(str(error), 200)
+    return None if total == 16 else f"2 × 8 gave {total}"
 
 
 def choose_device(requested: str, needed_bytes: int) -> Choice:
@@ -79,11 +93,19 @@ def _automatic(needed_bytes: int) -> Choice:
     note = None
     if torch.cuda.is_available():
         gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-        best = max(gpus, key=lambda gpu: free_bytes(gpu) or 0)
+        working = [gpu for gpu in gpus if kernel_problem(gpu) is None]
+        if not working:
+            note = f"The GPU cannot be used ({kernel_problem(gpus[0])}); the CPU is used instead."
+            return _on_cpu(needed_bytes, note)
+        best = max(working, key=lambda gpu: free_bytes(gpu) or 0)
         if needed_bytes <= RESERVE * (free_bytes(best) or 0):
             return Choice(best)
         free = _gb(free_bytes(best) or 0)
         note = f"The GPU has {free} free and {_gb(needed_bytes)} are needed; the CPU is used instead."
+    return _on_cpu(needed_bytes, note)
+
+
+def _on_cpu(needed_bytes: int, note: str | None) -> Choice:
     cpu = torch.device("cpu")
     _check_fits(cpu, needed_bytes)
     return Choice(cpu, note)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from AnomalyDetectionLib.errors import InputError
-from AnomalyDetectionLib.models.devices import choose_device, free_bytes
+from AnomalyDetectionLib.models.devices import choose_device, free_bytes, kernel_problem
 from AnomalyDetectionLib.scoring.scorer import Scorer
 
 from .arrays import read_volume_message, result_message
@@ -67,7 +68,7 @@ class Tasks:
             return {"unloaded": self._models.forget(request["bundle"])}
         if kind == "models":
             return {"models": self._models.described()}
-        return {"devices": devices()}
+        return {"devices": devices(self._reporter.log)}
 
     def _score(self, request: dict[str, Any]) -> dict[str, Any]:
         number = request["id"]
@@ -141,11 +142,14 @@ class Steps:
         return elapsed * (1 - self._fraction) / done
 
 
-def devices() -> list[dict[str, Any]]:
-    """The devices scoring can run on."""
+def devices(log: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The devices scoring can run on; one on which nothing can be computed is left out, and the log says why."""
     found = [{"name": "cpu", "label": "CPU", "free_bytes": free_bytes(torch.device("cpu"))}]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         device = torch.device("cuda", index)
+        if problem := kernel_problem(device):
+            log(f"{torch.cuda.get_device_name(index)} ({device}) cannot be used: {problem}")
+            continue
         found.append(
             {"name": str(device), "label": torch.cuda.get_device_name(index), "free_bytes": free_bytes(device)}
         )
