@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import slicer
+import slicer.packaging
 from slicer.i18n import tr as _
 
 from AnomalyDetectionLib.errors import InputError, one_line
@@ -157,8 +158,12 @@ class SlicerEnvironment:
             raise InputError(
                 _("This Slicer was built without an extensions manager; run “slicer-anomaly doctor” for another way.")
             )
-        model.interactive = False  # no second window about dependencies
-        if not model.installExtensionFromServer(EXTENSION, False):
+        asks, model.interactive = model.interactive, False  # no second window about dependencies
+        try:
+            fetched = model.installExtensionFromServer(EXTENSION, False)
+        finally:
+            model.interactive = asks
+        if not fetched:
             raise InputError(
                 _("The PyTorch extension could not be fetched; install it in the Extensions Manager, and try again.")
             )
