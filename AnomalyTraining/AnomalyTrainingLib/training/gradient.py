@@ -22,6 +22,9 @@ from .engine import Events, fit_by_gradient
 from .seeds import seed_of
 from .statistics import Fitted, ProgressCallback, make_template, rebuilt, training_facts
 
+LEAST_PROGRESS = 1e-3
+"""Share of the first validation loss by which it must have fallen for anything to have been learnt."""
+
 
 def fit_gradient(
     config: TrainConfig,
@@ -92,12 +95,14 @@ def fit_gradient(
 
 
 def has_learnt_nothing(summary: Mapping[str, Any], warmup_epochs: int) -> bool:
-    """Whether no epoch of `fit_by_gradient` was better than the first that counts.
+    """Whether no epoch of `fit_by_gradient` was noticeably better than the first that counts.
 
     An autoencoder that has collapsed rebuilds every slice alike; its error then finds bright lesions all the same,
     which must not pass for something learnt.
     """
-    return summary["epochs"] > warmup_epochs + 1 and summary["best_epoch"] == warmup_epochs + 1
+    counting = summary["curve"][warmup_epochs:]
+    first, best = counting[0][1], summary["validation_loss"]
+    return len(counting) > 1 and first - best < LEAST_PROGRESS * abs(first)
 
 
 def validation_split(
