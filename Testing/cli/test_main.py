@@ -89,7 +89,8 @@ def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
 
 def test_an_unknown_verb_like_no_other_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["xyzzy"]) == 2
-    assert "the verbs are cohort, train, export, calibrate, score, doctor." in capsys.readouterr().err
+    verbs = "cohort, train, export, evaluate, crossval, compare, calibrate, score, doctor"
+    assert f"the verbs are {verbs}." in capsys.readouterr().err
 
 
 def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
