@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from AnomalyDetectionLib.errors import InputError, OutputError
-from AnomalyDetectionLib.imaging import write as write_module
 from AnomalyDetectionLib.imaging.geometry import Grid
 from AnomalyDetectionLib.imaging.read import read_volume
 from AnomalyDetectionLib.imaging.volume import Volume
@@ -142,7 +141,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
         raise RuntimeError("itk::ERROR: could not write")
 
     monkeypatch.setattr(gzip.GzipFile, "write", full)
-    monkeypatch.setattr(write_module.sitk, "WriteImage", itk_full)
+    monkeypatch.setattr(sitk, "WriteImage", itk_full)
     with pytest.raises(OutputError, match=r"cannot be written \((No space left|itk::ERROR)"):
         write_volume(volume(), path)
     assert path.read_bytes() == before

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from AnomalyDetectionLib.errors import InputError
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 SHEAR_TOLERANCE = 1e-3
 """Largest |cosine| between two voxel axes that counts as a right angle (0.06 degrees; float32 headers reach 1e-6)."""
@@ -165,6 +168,8 @@ def with_spacing(grid: Grid, spacing: tuple[float, float, float]) -> Grid:
 
 def to_sitk(array: NDArray, grid: Grid) -> sitk.Image:
     """SimpleITK image (LPS) of an array on a grid; copies the voxels.  Boolean arrays become uint8."""
+    import SimpleITK as sitk  # here and below: it takes longest of all that opening Slicer's panel would import
+
     image = sitk.GetImageFromArray(array.astype(np.uint8) if array.dtype == bool else np.ascontiguousarray(array))
     lps = ras_lps(grid.ijk_to_ras)
     image.SetOrigin(lps[:3, 3].tolist())
@@ -210,6 +215,8 @@ def resample(
     """
     if target_to_source is None and source.same_place(target, 1e-6):
         return array.copy()
+    import SimpleITK as sitk
+
     is_mask = array.dtype == bool
     transform = sitk.AffineTransform(3)
     if target_to_source is not None:

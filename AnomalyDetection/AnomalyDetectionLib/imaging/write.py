@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from AnomalyDetectionLib.errors import InputError, OutputError
@@ -120,4 +119,6 @@ def _nifti(array: NDArray, grid: Grid, path: Path) -> None:
 
 
 def _itk(array: NDArray, grid: Grid, path: Path) -> None:
+    import SimpleITK as sitk  # not before an image is written: opening Slicer's panel reaches this file
+
     sitk.WriteImage(to_sitk(array, grid), str(path), useCompression=True, compressionLevel=_GZIP_LEVEL)

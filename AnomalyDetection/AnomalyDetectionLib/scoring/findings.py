@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from AnomalyDetectionLib.imaging.geometry import Canonical, Grid
@@ -66,6 +65,8 @@ def label_regions(rarity: NDArray[np.float32], threshold: float, least_voxels: i
     -------
     int32 (K, J, I), 1 ... n ordered by falling peak rarity, 0 elsewhere.
     """
+    import SimpleITK as sitk  # not before there is a map: opening Slicer's panel reaches this file
+
     above = rarity >= threshold
     labels = np.zeros(rarity.shape, dtype=np.int32)
     # Components are looked for in the box of what is above: a quarter of the time for a head in 256³ voxels (40 ms).

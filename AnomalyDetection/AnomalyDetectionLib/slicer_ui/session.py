@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import qt
 import slicer
 
 from AnomalyDetectionLib.worker.client import Progress, Watcher
@@ -87,6 +88,8 @@ class Session:
             raise
         if self._number is not None:
             self._number = number
+        # While the worker works: otherwise the first result, and the first drag of the threshold, would wait for it.
+        qt.QTimer.singleShot(0, _import_simpleitk)
 
     def cancel(self) -> None:
         """Stop the score; the listener is told within about a second."""
@@ -118,3 +121,7 @@ class Session:
     def _failed(self, failure: Failure) -> None:
         self._number = None
         self._listener.on_failed(failure)
+
+
+def _import_simpleitk() -> None:
+    import SimpleITK  # noqa: F401
