@@ -36,6 +36,13 @@ def test_findings_are_numbered_by_falling_peak() -> None:
     assert [labels[1, 1, i] for i in (6, 10, 1)] == [1, 2, 3]
 
 
+def test_of_equal_peaks_the_larger_region_comes_first() -> None:
+    rarity = np.zeros((3, 4, 9), dtype=np.float32)
+    rarity[0, 0, :2], rarity[2, 2, 3:8], rarity[0, 3, 7:] = 4.0, 4.0, 4.0
+    labels = label_regions(rarity, 3.0, 1)
+    assert (labels[2, 2, 5], labels[0, 0, 0], labels[0, 3, 8]) == (1, 2, 3)
+
+
 def test_regions_smaller_than_the_least_size_are_not_reported() -> None:
     rarity = np.zeros((4, 4, 12), np.float32)
     rarity[1, 1, 1:3], rarity[1, 1, 5:8] = 4.0, 6.0

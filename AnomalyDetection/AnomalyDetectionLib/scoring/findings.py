@@ -69,24 +69,24 @@ def label_regions(rarity: NDArray[np.float32], threshold: float, least_voxels: i
 
     above = rarity >= threshold
     labels = np.zeros(rarity.shape, dtype=np.int32)
-    # Components are looked for in the box of what is above: a quarter of the time for a head in 256³ voxels (40 ms).
-    box = box_of(above)
-    if box is None:
+    voxels = np.flatnonzero(above)
+    if voxels.size == 0:
         return labels
-    cut = np.ascontiguousarray(above[box])
-    components = sitk.ConnectedComponent(sitk.GetImageFromArray(cut.view(np.uint8)), True)
-    numbered = sitk.GetArrayFromImage(sitk.RelabelComponent(components, least_voxels)).astype(np.int32, copy=False)
-    inside = np.flatnonzero(cut)
-    inside = inside[numbered.ravel()[inside] > 0]
-    if inside.size == 0:
-        return labels
-    of_voxel, values = numbered.ravel()[inside], rarity[box].ravel()[inside]
-    peaks = np.full(int(of_voxel.max()) + 1, -np.inf)
-    np.maximum.at(peaks, of_voxel, values)
-    rank = np.zeros(peaks.size, dtype=np.int32)
-    rank[np.argsort(-peaks[1:], kind="stable") + 1] = np.arange(1, peaks.size)
-    numbered.ravel()[inside] = rank[of_voxel]
-    labels[box] = numbered
+    # Components are looked for in the box of what is above, and all else is done for those few voxels alone: two thirds
+    # of the time of a head in 256³ voxels (30 ms).
+    places = np.unravel_index(voxels, rarity.shape)
+    box = tuple(slice(int(place.min()), int(place.max()) + 1) for place in places)
+    cut = sitk.GetImageFromArray(above[box].view(np.uint8))
+    components = sitk.GetArrayFromImage(sitk.ConnectedComponent(cut, True))
+    of_voxel = components[tuple(place - side.start for place, side in zip(places, box, strict=True))]
+    sizes = np.bincount(of_voxel)
+    peaks = np.full(sizes.size, -np.inf)
+    np.maximum.at(peaks, of_voxel, rarity[places])
+    order = np.lexsort((-sizes, -peaks))  # of equal peaks the larger region is first
+    order = order[sizes[order] >= max(1, least_voxels)]  # there is no region 0
+    ranks = np.zeros(sizes.size, dtype=np.int32)
+    ranks[order] = np.arange(1, order.size + 1)
+    labels.ravel()[voxels] = ranks[of_voxel]
     return labels
 
 

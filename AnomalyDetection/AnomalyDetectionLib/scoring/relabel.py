@@ -33,8 +33,8 @@ def find_regions(
 def relabelled(result: ScoreResult, threshold: float) -> ScoreResult:
     """The result as it would have been with another threshold: labels, findings and their cost are made anew.
 
-    About 50 ms for a head in 256 x 256 x 256 voxels (`Testing/benchmarks/bench_worker.py`): a slider can call it while
-    it is dragged.
+    At most 40 ms for a head in 256 x 256 x 256 voxels, label map and table of the scene included
+    (`Testing/benchmarks/bench_relabel.py`): a slider can call it while it is dragged.
 
     Raises
     ------
