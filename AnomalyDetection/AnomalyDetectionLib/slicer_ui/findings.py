@@ -77,6 +77,9 @@ def fill_segmentation(node: Any, labels: Any, findings: Sequence[Finding]) -> No
     segmentation = node.GetSegmentation()
     modifying = node.StartModify()
     try:
+        # Otherwise each segment is wiped out of the voxels that all share, a pass over the volume for every one.
+        for index in range(segmentation.GetNumberOfSegments()):
+            segmentation.GetNthSegment(index).RemoveAllRepresentations()
         segmentation.RemoveAllSegments()
         ids = vtk.vtkStringArray()
         for finding in findings[:MOST_SEGMENTS]:
