@@ -174,6 +174,9 @@ def page(out: Path, contrast: str) -> str:
         "",
         "By voxel average precision, best first: " + ", ".join(by_precision(folds)) + ".",
         "",
+        "Calibration of `zscore`: " + folds["calibration"]["sentence"] + " Normals of few anatomies resemble each other"
+        " more than those of another person do: calibration normals must be of many people.",
+        "",
     ]
     return "\n".join(lines)
 
