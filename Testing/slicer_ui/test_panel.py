@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,9 +283,8 @@ def test_the_panel_fits_its_narrow_column_in_every_state(shown: Any) -> None:
     assert host.minimumSizeHint().width() <= 310
 
 
-def test_opening_is_quick_and_imports_only_what_it_needs(tmp_path: Path) -> None:
-    took, imported = openings(2, tmp_path)
-    assert min(took) < 0.2, took  # 0.11 s of one core
+def test_opening_imports_only_what_it_needs(tmp_path: Path) -> None:
+    _, imported = openings(1, tmp_path)  # how long it takes: Testing/benchmarks/bench_open.py
     assert imported == set()
 
 
@@ -309,9 +307,12 @@ def model_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.make_archive(str(folder), "zip", folder))
 
 
-def test_the_overlay_follows_the_threshold_within_a_tenth_of_a_second(shown: Any) -> None:
-    start = time.perf_counter()
-    for rarity in (3.0, 3.5, 4.0):
+def test_the_overlay_follows_the_threshold_while_it_is_dragged(shown: Any) -> None:
+    import slicer
+
+    sizes = []
+    for rarity in (3.0, 4.0):  # how long it takes: Testing/benchmarks/bench_relabel.py
         shown._drag(rarity)
-    assert (time.perf_counter() - start) / 3 < 0.3  # 0.02 s on a quiet machine
+        sizes.append(int((slicer.util.arrayFromVolume(shown.results.labels) > 0).sum()))
     shown._reset_threshold()
+    assert sizes[0] > sizes[1] > 0
