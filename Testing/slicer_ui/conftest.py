@@ -115,7 +115,10 @@ def click(button: Any) -> None:
 
 
 def run_until(condition: Callable[[], Any], seconds: float = 60.0) -> float:
-    """Let events in until something is true; returns the longest time in which none could get in."""
+    """Let events in until something is true; returns the longest time in which none could get in.
+
+    A condition that answers with a time (of `time.monotonic`) says when it came true: what followed does not count.
+    """
     import qt
 
     beats = [time.monotonic()]
@@ -124,12 +127,14 @@ def run_until(condition: Callable[[], Any], seconds: float = 60.0) -> float:
     timer.connect("timeout()", lambda: beats.append(time.monotonic()))
     timer.start()
     end = time.monotonic() + seconds
-    while not condition():
+    while not (met := condition()):
         assert time.monotonic() < end, "it did not happen in time"
         qt.QCoreApplication.processEvents()
         time.sleep(0.002)
     timer.stop()
-    return max(later - earlier for earlier, later in itertools.pairwise([*beats, time.monotonic()]))
+    last = met if isinstance(met, float) else time.monotonic()
+    counted = [*(beat for beat in beats if beat < last), last]
+    return max(later - earlier for earlier, later in itertools.pairwise(counted))
 
 
 def picture(name: str) -> None:
