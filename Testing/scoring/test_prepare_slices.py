@@ -105,13 +105,46 @@ def test_a_single_slice_along_the_body_is_refused() -> None:
 class Echo(Detector):
     """Scores every pixel with its own intensity and remembers how many slices it was given at once."""
 
-    def __init__(self) -> None:
-        super().__init__(OWN)
+    def __init__(self, spec: InputSpec = OWN) -> None:
+        super().__init__(spec)
         self.counts: list[int] = []
 
     def score(self, batch: Batch) -> Scores:
+        assert batch.image.shape[1] == self.spec.image_channels
         self.counts.append(batch.image.shape[0])
-        return Scores(map=batch.image)
+        return Scores(map=batch.image[:, self.spec.neighbours : self.spec.neighbours + 1])
+
+
+def test_slices_with_neighbours_come_as_channels_and_are_scored_in_the_same_place() -> None:
+    volume, spec = (
+        turned(simulated.head(7), (1, 2, 0), (True, False, False), 0.1),
+        InputSpec("2.5d", ("MR",), "mr-robust", neighbours=2),
+    )
+    alone, prepared = prepare(volume, OWN), prepare(volume, spec)
+    assert torch.equal(alone.batch.image, prepared.batch.image), "a slice is kept once"
+    count = alone.batch.image.shape[0]
+    parts = list(prepared.chunks(7))
+    image = torch.cat([part.image for part in parts])
+    assert torch.equal(image, prepared.items().image) and image.shape[1] == spec.image_channels == 5
+    for item in (0, 1, 9, count - 1):
+        for channel, other in enumerate(range(item - 2, item + 3)):
+            expected = alone.batch.image[min(max(other, 0), count - 1), 0]
+            assert torch.equal(image[item, channel], expected), (item, channel)
+    assert torch.equal(torch.cat([part.foreground for part in parts]), alone.batch.foreground)
+    first, second = (score_raw(Echo(s), None, volume, device="cpu") for s in (OWN, spec))
+    assert np.array_equal(first.raw, second.raw) and first.raw.std() > 0.05
+
+
+def test_neighbours_are_for_the_kind_that_has_them() -> None:
+    for changes in ({"kind": "2.5d"}, {"neighbours": 1}, {"kind": "2.5d", "neighbours": -1}):
+        with pytest.raises(InputError, match="neighbours is"):
+            dataclasses.replace(OWN, **changes)
+    with pytest.raises(InputError, match="grid 'frame' is for single images"):
+        dataclasses.replace(OWN, kind="2.5d", neighbours=1, grid="frame", size=(64, 64))
+    spec = dataclasses.replace(OWN, kind="2.5d", neighbours=1)
+    assert InputSpec.from_json(spec.to_json()) == spec
+    older = {key: value for key, value in OWN.to_json().items() if key != "neighbours"}
+    assert InputSpec.from_json(older) == OWN, "bundles that were made before neighbours came keep loading"
 
 
 def test_a_case_is_scored_a_few_slices_at_a_time_in_its_own_geometry() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from collections.abc import Callable
@@ -299,6 +300,25 @@ def test_prepared_slices_stay_on_disk_and_are_not_prepared_twice(cohort: Path, t
     second = PreparedCases(listed, SPEC, None, tmp_path)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert torch.equal(first.stacked([len(first) - 1]), second.stacked([len(second) - 1]))
+
+
+def test_neighbours_are_put_together_in_the_batch_and_changed_alike(cohort: Path, tmp_path: Path) -> None:
+    listed = read_manifest(cohort).cases[:2]
+    spec = dataclasses.replace(SPEC, kind="2.5d", neighbours=1)
+    alone, thick = PreparedCases(listed, SPEC, None, tmp_path), PreparedCases(listed, spec, None, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4, "nothing is kept twice"
+    last = len(alone._images[0]) - 1
+    for index, around in ((0, (0, 0, 1)), (5, (4, 5, 6)), (last, (last - 1, last, last)), (last + 1, (last + 1,) * 2)):
+        image, expected = thick.stacked([index])[0, :3], alone.stacked(around)
+        assert all(torch.equal(image[place], slice_) for place, slice_ in enumerate(expected[:, 0])), index
+    batch = TrainingSlices(thick, AugmentSection(), 5).__getitems__([(2, 7), (2, 9)])
+    plain = TrainingSlices(alone, AugmentSection(), 5).__getitems__([(2, 7), (2, 9)])
+    assert batch.image.shape == (2, 3, 32, 32) and torch.equal(batch.foreground, plain.foreground)
+    assert np.corrcoef(batch.image[:, 1].ravel(), plain.image[:, 0].ravel())[0, 1] > 0.99
+    assert not batch.image[:, 1:2][~batch.foreground].any() and not torch.equal(batch.image[:, 0], batch.image[:, 2])
+    seen = ValidationSlices(thick).__getitems__([5])
+    assert torch.equal(seen.image, thick.stacked([5])[:, :3])
+    assert torch.equal(seen.foreground, ValidationSlices(alone).__getitems__([5]).foreground)
 
 
 def normal(name: str, patient: str) -> Case:

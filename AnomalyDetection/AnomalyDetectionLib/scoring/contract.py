@@ -16,6 +16,7 @@ from AnomalyDetectionLib.errors import InputError
 
 Kind = Literal["slices", "2.5d", "patches", "volume"]
 GridChoice = Literal["own", "template", "frame"]
+Supervision = Literal["normals", "synthetic", "masks", "labels"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class InputSpec:
         Pixels or voxels of one batch item, (H, W) or (D, H, W); None for whatever comes.
     channels
         Names of the image channels of one case.
+    neighbours
+        For `kind: 2.5d`: how many slices on either side of an item's own come with it, as channels: from the lowest
+        slice to the highest, all channels of a slice beside each other.  At the ends the last slice is repeated.
     """
 
     kind: Kind
@@ -52,6 +56,7 @@ class InputSpec:
     spacing: tuple[float, float, float] | None = None
     size: tuple[int, ...] | None = None
     channels: tuple[str, ...] = ("image",)
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -60,6 +65,22 @@ class InputSpec:
             raise InputError(f"input spec: grid {self.grid!r} is none of {', '.join(get_args(GridChoice))}.")
         if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
             raise InputError(f"input spec: spacing {self.spacing} must be three positive numbers in mm.")
+        if (self.kind == "2.5d") != (self.neighbours > 0) or self.neighbours < 0:
+            raise InputError(
+                f"input spec: neighbours is {self.neighbours}; kind '2.5d' needs at least 1, and no other kind has any."
+            )
+        if self.kind == "2.5d" and self.grid == "frame":
+            raise InputError("input spec: grid 'frame' is for single images, which have no neighbours (kind '2.5d').")
+
+    @property
+    def is_slicewise(self) -> bool:
+        """Whether an item is a slice, alone or with its neighbours."""
+        return self.kind in ("slices", "2.5d")
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of `Batch.image`: those of a case, times the slices of an item."""
+        return len(self.channels) * (2 * self.neighbours + 1)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -82,11 +103,13 @@ class Batch:
     Attributes
     ----------
     image
-        float32 (N, C, *spatial), in [0, 1] by the spec's intensity rule.
+        float32 (N, C, *spatial), in [0, 1] by the spec's intensity rule.  For `kind: 2.5d` it has C * (2 * neighbours
+        + 1) channels, as `InputSpec.neighbours` says; everything else is of the middle slice only.
     foreground
         bool (N, 1, *spatial); nothing outside it is scored, absorbed or counted.
     target, mask, severity
-        For training only: what `image` should be restored to, where it was altered, and how strongly.
+        For training only (`Detector.supervision`): what `image` should be restored to, (N, C, *spatial); where it is
+        abnormal or was altered, float (N, 1, *spatial) in [0, 1]; and how strongly, float (N,) in [0, 1].
     epoch
         For training only: epochs before this one, for losses that are warmed up; None for the loss's final form, by
         which epochs are compared.
@@ -134,6 +157,11 @@ class Detector(nn.Module):
     `state_dict()` is the whole model.
     """
 
+    supervision: ClassVar[Supervision] = "normals"
+    """What a detector trained by gradient learns from: "normals" alone; "synthetic": normals that synthetic lesions
+    were put into (`Batch.target`, `mask` and `severity`); "masks": normals, and abnormal cases with their true masks
+    (`Batch.mask`); "labels": normal and abnormal cases told apart by their label only."""
+
     passes: ClassVar[int] = 0
     """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
 
@@ -166,4 +194,4 @@ class Detector(nn.Module):
 
     def memory_bytes(self, voxels: int) -> int:
         """Estimate of the working memory `score` needs for a case of that many voxels on the detector's grid."""
-        return 16 * voxels * len(self.spec.channels)
+        return 16 * voxels * self.spec.image_channels

@@ -33,13 +33,16 @@ class Prepared:
     Attributes
     ----------
     batch
-        The whole case: N = 1, or for `kind: slices` the slices that hold foreground, (N, C, H, W).
+        The whole case: N = 1, or for slice-wise kinds the slices that hold foreground, (N, C, H, W); each alone, for
+        `items` and `chunks` hand out the neighbours.
     foreground
         bool (K, J, I) on the input's own grid.
     overlap
         Dice of the outlines of image and template after alignment, or None where nothing was registered.
     slices
-        For `kind: slices`: int64 (N,), which slice of `grid` each item is; None where N = 1 is the whole case.
+        For slice-wise kinds: int64 (N,), which slice of `grid` each item is; None where N = 1 is the whole case.
+    neighbours
+        Slices on either side that an item is handed out with.
     """
 
     batch: Batch
@@ -49,12 +52,21 @@ class Prepared:
     to_source: NDArray[np.float64]
     overlap: float | None = None
     slices: NDArray[np.int64] | None = None
+    neighbours: int = 0
+
+    def items(self, start: int = 0, end: int | None = None) -> Batch:
+        """The items from `start` to before `end`, as the detector takes them: with their neighbours."""
+        image = self.batch.image
+        if not self.neighbours:
+            return Batch(image[start:end], self.batch.foreground[start:end])
+        chosen = np.arange(image.shape[0])[start:end]
+        around = neighbours_of(chosen, image.shape[0], self.neighbours)
+        return Batch(image[around].flatten(1, 2), self.batch.foreground[start:end])
 
     def chunks(self, most: int) -> Iterator[Batch]:
         """The batch in order, in parts of at most `most` items."""
         for start in range(0, self.batch.image.shape[0], most):
-            end = start + most
-            yield Batch(self.batch.image[start:end], self.batch.foreground[start:end])
+            yield self.items(start, start + most)
 
     def whole(self, items: NDArray) -> NDArray:
         """One array (D, H, W) on the detector's grid of what was computed per item, (N, 1, *spatial); 0 elsewhere."""
@@ -69,6 +81,11 @@ class Prepared:
         return resample(
             array, self.grid, self.source, np.asarray(np.linalg.inv(self.to_source), dtype=np.float64), nearest=nearest
         )
+
+
+def neighbours_of(items: NDArray[np.int64], count: int, neighbours: int) -> NDArray[np.int64]:
+    """Of slices 0 ... count - 1 those around each of `items`, (N, 2 * neighbours + 1); the outermost are repeated."""
+    return np.clip(items[:, None] + np.arange(-neighbours, neighbours + 1), 0, count - 1)
 
 
 def check_fits(volume: Volume, spec: InputSpec) -> str | None:
@@ -146,17 +163,17 @@ def prepare(
         overlap = alignment.overlap
         target, source, to_source = template.grid, grid, alignment.template_to_volume
     progress("resampling", 0.9)
-    if spec.kind == "slices" and spec.grid != "frame":
+    if spec.is_slicewise and spec.grid != "frame":
         target = _slice_grid(target, spec, mask, grid)
     sampled, sampled_mask = sample(image, mask, source, target, to_source)
-    if spec.kind != "slices":
+    if not spec.is_slicewise:
         batch = Batch(torch.from_numpy(sampled)[None, None], torch.from_numpy(sampled_mask)[None, None])
         return Prepared(batch, mask, target, source, to_source, overlap)
     kept = np.flatnonzero(sampled_mask.any(axis=(1, 2)))  # most of a head scan's box is air
     if kept.size == 0:
         raise InputError(f"{volume.name}: no slice of the image holds anything the model can judge.")
     batch = Batch(torch.from_numpy(sampled[kept])[:, None], torch.from_numpy(sampled_mask[kept])[:, None])
-    return Prepared(batch, mask, target, source, to_source, overlap, kept)
+    return Prepared(batch, mask, target, source, to_source, overlap, kept, spec.neighbours)
 
 
 def _slice_grid(target: Grid, spec: InputSpec, mask: NDArray[np.bool_], grid: Grid) -> Grid:

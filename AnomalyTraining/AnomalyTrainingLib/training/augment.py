@@ -79,26 +79,29 @@ class Augmentation:
         gain, offset, gamma = torch.tensor(numbers, dtype=torch.float32).T[:, :, None, None, None]
         return Changes(_about_the_middle(torch.stack(affine), size), gain, offset, gamma)
 
-    def apply(self, changes: Changes, stacked: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, changes: Changes, stacked: Tensor, slices: int = 1) -> tuple[Tensor, Tensor]:
         """Changed slices and their foreground.
 
         Parameters
         ----------
         stacked
-            (N, C + 1, H, W): the channels in [0, 1] and, as the last one, the foreground (0 or 1): they are resampled
-            together.
+            (N, (C + 1) * slices, H, W): the channels in [0, 1] and, as the last ones, the foreground of each slice (0
+            or 1): they are resampled together.
+        slices
+            How many an item has, all changed alike: itself and its neighbours.
 
         Returns
         -------
         tuple
-            float32 (N, C, H, W) in [0, 1], 0 outside the foreground; bool (N, 1, H, W).
+            float32 (N, C * slices, H, W) in [0, 1], 0 outside the foreground; bool (N, 1, H, W), of the middle slice.
         """
         moved = self._resample(stacked, changes.affine)
-        image, foreground = moved[:, :-1], moved[:, -1:] > 0.5
+        image, foreground = moved[:, :-slices], moved[:, -slices:] > 0.5
         image = image * changes.gain + changes.offset
         least, most = image.amin(dim=(1, 2, 3), keepdim=True), image.amax(dim=(1, 2, 3), keepdim=True)
         image = ((image - least) / (most - least + _LEAST_RANGE)).pow_(changes.gamma).mul_(most - least).add_(least)
-        return image.clamp_(0, 1).mul_(foreground), foreground
+        image.clamp_(0, 1).mul_(foreground.repeat_interleave(image.shape[1] // slices, dim=1))
+        return image, foreground[:, slices // 2 : slices // 2 + 1]
 
 
 def _about_the_middle(affine: Tensor, size: tuple[int, int]) -> Tensor:

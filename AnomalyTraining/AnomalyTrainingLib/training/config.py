@@ -67,6 +67,7 @@ class InputSection(_Section):
     grid: Literal["own", "template", "frame"] = "template"
     spacing: tuple[float, float, float] | None = None
     size: tuple[int, ...] | None = None
+    neighbours: int = Field(0, ge=0, le=32)
 
     @field_validator("intensity", "foreground")
     @classmethod

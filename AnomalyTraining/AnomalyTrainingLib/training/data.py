@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from AnomalyDetectionLib.errors import OutputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
-from AnomalyDetectionLib.scoring.prepare import check_fits, prepare
+from AnomalyDetectionLib.scoring.prepare import check_fits, neighbours_of, prepare
 from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume
 
 from .augment import Augmentation
@@ -27,7 +27,8 @@ from .seeds import seed_of
 class PreparedCases:
     """The slices of cases as they come out of `scoring.prepare`, kept in a folder in half precision.
 
-    Only the slices of a batch are in memory at a time; what a killed run has prepared is not prepared again.
+    Only the slices of a batch are in memory at a time; what a killed run has prepared is not prepared again.  A slice
+    is kept once: neighbours are put together when a batch is.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ class PreparedCases:
         folder: Path,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
+        self.neighbours = spec.neighbours
         self._images: list[NDArray[np.float16]] = []
         self._masks: list[NDArray[np.bool_]] = []
         for done, case in enumerate(cases, 1):
@@ -69,15 +71,17 @@ class PreparedCases:
         return self._images[0].shape[2], self._images[0].shape[3]
 
     def stacked(self, indices: Sequence[int]) -> Tensor:
-        """Slices with their foreground as the last channel, float32 (N, C + 1, H, W)."""
-        channels = self._images[0].shape[1]
-        stack = np.empty((len(indices), channels + 1, *self.size), dtype=np.float32)
+        """Slices, with the foreground of each as the last channels: float32 (N, (C + 1) * (2 neighbours + 1), H, W)."""
+        slices, channels = 2 * self.neighbours + 1, self._images[0].shape[1]
+        images = np.empty((len(indices), slices, channels, *self.size), dtype=np.float32)
+        masks = np.empty((len(indices), slices, *self.size), dtype=np.float32)
         for place, index in enumerate(indices):
             case = int(np.searchsorted(self._ends, index, side="right"))
-            within = index - (int(self._ends[case - 1]) if case else 0)
-            stack[place, :channels] = self._images[case][within]
-            stack[place, channels:] = self._masks[case][within]
-        return torch.from_numpy(stack)
+            within = np.array([index - (int(self._ends[case - 1]) if case else 0)])
+            around = neighbours_of(within, len(self._images[case]), self.neighbours)[0]
+            images[place] = self._images[case][around]
+            masks[place] = self._masks[case][around, 0]
+        return torch.from_numpy(np.concatenate([images.reshape(len(indices), -1, *self.size), masks], axis=1))
 
 
 def _save(path: Path, array: NDArray) -> None:
@@ -111,10 +115,11 @@ class TrainingSlices(Dataset):
         """The batch of slices with these (epoch, index); the epoch is the same for all."""
         stack = self._cases.stacked([index for _, index in keys])
         if self._augmentation is None:
-            return _batch(stack, keys[0][0])
+            return _batch(stack, self._cases.neighbours, keys[0][0])
         seeds = [seed_of("augment", self._seed, epoch, index) for epoch, index in keys]
         changes = self._augmentation.draw(seeds, self._cases.size)
-        return Batch(*self._augmentation.apply(changes, stack), epoch=keys[0][0])
+        image, foreground = self._augmentation.apply(changes, stack, 2 * self._cases.neighbours + 1)
+        return Batch(image, foreground, epoch=keys[0][0])
 
 
 class ValidationSlices(Dataset):
@@ -128,7 +133,7 @@ class ValidationSlices(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of slices with these indices."""
-        return _batch(self._cases.stacked(indices), None)
+        return _batch(self._cases.stacked(indices), self._cases.neighbours, None)
 
 
 def as_it_is(batch: Batch) -> Batch:
@@ -136,8 +141,10 @@ def as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _batch(stack: Tensor, epoch: int | None) -> Batch:
-    return Batch(stack[:, :-1], stack[:, -1:] > 0.5, epoch=epoch)
+def _batch(stack: Tensor, neighbours: int, epoch: int | None) -> Batch:
+    slices = 2 * neighbours + 1
+    middle = stack.shape[1] - neighbours - 1
+    return Batch(stack[:, :-slices], stack[:, middle : middle + 1] > 0.5, epoch=epoch)
 
 
 class EpochOrder(Sampler):

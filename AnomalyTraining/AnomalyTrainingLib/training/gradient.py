@@ -57,8 +57,8 @@ def fit_gradient(
         If a case cannot be read, or there is nobody to validate on.
     """
     spec = config.input.spec()
-    if spec.kind != "slices":
-        raise InputError(f"Training by gradient takes `input.kind: slices`, not {spec.kind!r}.")
+    if not spec.is_slicewise:
+        raise InputError(f"Training by gradient takes `input.kind: slices` or `2.5d`, not {spec.kind!r}.")
     training, validation = validation_split(cases, validation, config, seed)
     detector = _initial(config, spec, seed)
     if template is None and spec.grid != "own":

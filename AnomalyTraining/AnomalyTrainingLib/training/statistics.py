@@ -108,7 +108,7 @@ def _absorb(
     for done, case in enumerate(cases, 1):
         volume = load_case_volume(case)
         check_fits(volume, detector.spec)
-        detector.absorb(prepare(volume, detector.spec, template).batch)
+        detector.absorb(prepare(volume, detector.spec, template).items())
         progress(stage, done / len(cases))
 
 

@@ -174,7 +174,7 @@ class Fitting:
         """Detectors with the template they work on; the training normals are read whatever is wanted, for `used`."""
         model = self.model
         detectors: dict[str, tuple[Detector, Template | None]] = {
-            name: (CLASSES[name](model.detector.spec), model.template)
+            name: (CLASSES[name](_alone(model.detector.spec)), model.template)
             for name in wanted
             if name in ("random", "prevalence", "voxel_intensity", "blur_residual")
         }
@@ -217,7 +217,7 @@ class Fitting:
 
     def _atlas(self) -> Atlas | str:
         """Where every voxel has a place, or the reason why there is none."""
-        spec, template = self.model.detector.spec, self.model.template
+        spec, template = _alone(self.model.detector.spec), self.model.template
         if template is not None:
             return Atlas(spec if spec.kind == "volume" else replace(spec, kind="volume", size=None), template)
         if not self.train:
@@ -311,6 +311,11 @@ class Fitting:
         check_fits(volume, self.model.detector.spec)
         self.images[role].add(pixel_hash(volume))
         return volume
+
+
+def _alone(spec: InputSpec) -> InputSpec:
+    """The spec without neighbours: a baseline looks at each slice by itself."""
+    return replace(spec, kind="slices", neighbours=0) if spec.kind == "2.5d" else spec
 
 
 def _placed(volume: Volume, detector: Detector, template: Template | None) -> Batch:
