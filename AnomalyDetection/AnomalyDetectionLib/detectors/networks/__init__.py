@@ -1,0 +1,1 @@
+"""Networks that detectors share, in plain torch."""
