@@ -134,6 +134,25 @@ def test_an_image_that_cannot_be_read_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_is_taken_is_refused_before_any_image_is_read(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = manifest(cohort, tmp_path / "cohort", str)
+    (copy.parent / "head0.nii.gz").write_text("no image")
+    out = tmp_path / "taken"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    places = ("--cohort", copy, "--out", out)
+    assert train(copy.with_name("config.yaml"), *places) == 2
+    said = capsys.readouterr().err
+    assert "holds something other than a training run" in said and "head0" not in said
+    words = ["crossval", copy.with_name("config.yaml"), *places, "--folds", "2", "--progress", "none"]
+    assert main([str(word) for word in words]) == 2
+    said = capsys.readouterr().err
+    assert "holds something else (thesis.txt)" in said and "head0" not in said
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
 def test_what_is_no_run_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "bundle")]) == 2
     assert "not a training run" in capsys.readouterr().err

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation.frames import write_cohort
@@ -14,7 +17,10 @@ from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.errors import InputError
 from AnomalyTrainingLib.cohorts.manifest import Case, ImageSource, read_manifest
 from AnomalyTrainingLib.cohorts.splits import folds
+from AnomalyTrainingLib.evaluation.crossval import write_summary
 from AnomalyTrainingLib.evaluation.metrics_file import read_metrics
+from AnomalyTrainingLib.evaluation.schema import fault, validator
+from AnomalyTrainingLib.evaluation.summary import METRICS
 
 
 def case(number: int, label: int, *, patient: str = "", split: str = "", **columns: str) -> Case:
@@ -89,14 +95,59 @@ def test_bad_input_names_the_fold_and_leaves_nothing_that_would_refuse_the_mende
     assert not (tmp_path / "out").exists()
 
 
+def summary_of_two_folds() -> dict[str, Any]:
+    values = {level: dict.fromkeys(names, 0.5) for level, names in METRICS.items()}
+    spreads = {
+        level: {name: {"mean": 0.5, "sd": 0.0, "folds": 2} for name in names} for level, names in METRICS.items()
+    }
+    fold = {"cases": 4, "normal": 2, "abnormal": 2, "model": 64 * "a", "methods": {"zscore": values}}
+    return {
+        "schema": "slicer-anomaly/crossval/1",
+        "software": "0.1.0",
+        "config": {"name": "x", "version": "1.0.0", "detector": "zscore", "input": {}},
+        "cohort": 64 * "0",
+        "folds": 2,
+        "group": "patient",
+        "seed": 0,
+        "per_fold": [{"fold": number, **fold} for number in (1, 2)],
+        "mean_sd": {"zscore": spreads},
+    }
+
+
+def test_what_a_cross_validation_writes_agrees_with_its_schema_or_is_not_written(tmp_path: Path) -> None:
+    validator("crossval").check_schema(validator("crossval").schema)
+    summary, path = summary_of_two_folds(), tmp_path / "crossval.json"
+    write_summary(summary, path)
+    assert json.loads(path.read_text()) == summary
+    begun = {key: value for key, value in summary.items() if key not in ("per_fold", "mean_sd")}
+    assert fault(begun, "crossval") == "", "what a folder holds until all folds are done"
+
+    def faulty(change: Callable[[dict[str, Any]], Any]) -> str:
+        other = copy.deepcopy(summary)
+        change(other)
+        with pytest.raises(ValueError, match="would not agree with its schema"):
+            write_summary(other, tmp_path / "other.json")
+        return fault(other, "crossval")
+
+    assert "mean_sd" in faulty(lambda other: other.pop("mean_sd"))
+    assert "version" in faulty(lambda other: other.update(version=1))
+    assert "crossval/1" in faulty(lambda other: other.update(schema="slicer-anomaly/crossval/0"))
+    assert "$.per_fold[0]" in faulty(lambda other: other["per_fold"][0].update(normal=-1))
+    assert "$.mean_sd.zscore.voxel.dice" in faulty(lambda o: o["mean_sd"]["zscore"]["voxel"]["dice"].update(folds=1))
+    assert "pixel" in faulty(lambda other: other["mean_sd"]["zscore"].update(pixel={}))
+    assert not (tmp_path / "other.json").exists()
+
+
 @pytest.mark.slow
 def test_cross_validation_judges_every_case_once_by_a_model_that_had_not_seen_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_cohort(tmp_path / "cohort", {"": (18, 6)}, columns={"sex": ["F", "M"]})
     out = tmp_path / "out"
-    assert crossval(manifest, out) == 0
+    settings = ("--set", "options.smooth=1.5")
+    assert crossval(manifest, out, *settings) == 0
     document, summary = read_metrics(out), json.loads((out / "crossval.json").read_text())
+    assert fault(summary, "crossval") == "" and summary["config"]["options"] == {"smooth": 1.5, "shading": 0.0}
     names = [row["case"] for row in document["cases"]["zscore"]]
     assert sorted(names) == sorted(c.case for c in read_manifest(manifest)) and document["model"] is None
     assert {"report.html", "scores.csv"} <= {path.name for path in out.iterdir()}
@@ -116,10 +167,12 @@ def test_cross_validation_judges_every_case_once_by_a_model_that_had_not_seen_it
     before = trained.stat().st_mtime_ns
     (out / "folds" / "2" / "evaluation" / "records" / f"{next(iter(rows))}.npz").unlink()
     (out / "metrics.json").unlink()
-    assert crossval(manifest, out) == 2
+    assert crossval(manifest, out, *settings) == 2
     assert "--resume" in capsys.readouterr().err
-    assert crossval(manifest, out, "--resume") == 0
+    assert crossval(manifest, out, "--resume") == 2
+    assert "had another config" in capsys.readouterr().err
+    assert crossval(manifest, out, *settings, "--resume") == 0
     assert trained.stat().st_mtime_ns == before
     assert read_metrics(out) | {"created": ""} == document | {"created": ""}
-    assert crossval(manifest, out, "--resume", "--seed", "1") == 2
+    assert crossval(manifest, out, *settings, "--resume", "--seed", "1") == 2
     assert "had another seed" in capsys.readouterr().err

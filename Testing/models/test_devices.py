@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.models import devices
 from AnomalyDetectionLib.models.devices import choose_device, kernel_problem
 
@@ -20,3 +21,15 @@ def test_automatic_leaves_a_graphics_card_alone_on_which_nothing_computes(monkey
     monkeypatch.setattr(devices, "kernel_problem", lambda gpu: "no kernel image is available")
     choice = choose_device("auto", 1000)
     assert choice.device.type == "cpu" and "no kernel image is available" in str(choice.note)
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_to_choose_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="choose auto, cpu, cuda, cuda:N or mps"):
+        choose_device("gpu", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(InputError, match="choose --device mps or cpu"):
+        choose_device("cuda", 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"choose --device cpu\."):
+        choose_device("cuda:1", 0)

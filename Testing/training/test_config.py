@@ -80,17 +80,21 @@ def test_settings_given_beside_the_file_are_checked_alike(tmp_path: Path) -> Non
             read_config(path, [change])
 
 
+@pytest.mark.parametrize("verb", ["train", "crossval"])
 def test_the_command_line_takes_settings_and_refuses_wrong_ones_before_it_reads_the_cohort(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train(*arguments: str) -> str:
+    def said(*arguments: str) -> str:
         places = ["--cohort", str(tmp_path / "none.csv"), "--out", str(tmp_path / "run")]
-        assert main(["train", "autoencoder_brain", *places, *arguments]) == 2
+        assert main([verb, "autoencoder_brain", *places, *arguments]) == 2
         return capsys.readouterr().err
 
-    assert "'options.loss': the value should be 'mse' or 'ssim', not 'sism'" in train("--loss", "sism")
-    assert "did you mean 'training.epochs'?" in train("--loss", "ssim", "--set", "training.epoch=3")
-    assert "none.csv" in train("--loss", "ssim", "--set", "training.epochs=3", "--set", "options.latent=64")
+    assert "'options.loss': the value should be 'mse' or 'ssim', not 'sism'" in said("--loss", "sism")
+    assert "did you mean 'training.epochs'?" in said("--loss", "ssim", "--set", "training.epoch=3")
+    assert "none.csv" in said("--loss", "ssim", "--set", "training.epochs=3", "--set", "options.latent=64")
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--set KEY=VALUE" in shown and "--loss NAME" in shown
 
 
 def test_the_shipped_recipes_are_right() -> None:

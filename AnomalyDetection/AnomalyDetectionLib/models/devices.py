@@ -72,11 +72,12 @@ def choose_device(requested: str, needed_bytes: int) -> Choice:
     try:
         device = torch.device(requested)
     except RuntimeError as error:
-        raise InputError(f"There is no device {requested!r}; choose auto, cpu, cuda or cuda:N.") from error
+        raise InputError(f"There is no device {requested!r}; choose auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
+            others = "mps or cpu" if torch.backends.mps.is_available() else "cpu"
             raise InputError(
-                "CUDA cannot be used here (no GPU, no driver, or PyTorch built without it); choose --device cpu."
+                f"CUDA cannot be used here (no GPU, no driver, or PyTorch built without it); choose --device {others}."
             )
         if (device.index or 0) >= torch.cuda.device_count():
             raise InputError(f"There is no {requested}; this machine has {torch.cuda.device_count()} CUDA device(s).")

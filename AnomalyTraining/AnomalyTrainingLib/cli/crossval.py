@@ -16,12 +16,13 @@ import argparse
 from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress
 
+from .configuration import add_configuration_arguments, chosen_configuration
 from .evaluate import add_common_arguments, check_numbers, chosen_subgroups, conclude
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `slicer-anomaly crossval`."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file or a shipped recipe's name, such as zscore_brain")
+    add_configuration_arguments(parser)
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds (default: 5)")
     parser.add_argument(
         "--group",
@@ -41,11 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from ..cohorts.checks import check_cohort
     from ..cohorts.manifest import read_manifest
     from ..cohorts.splits import folds
-    from ..evaluation.crossval import Plan, cross_validate
+    from ..evaluation.crossval import Plan, check_folder, cross_validate
     from ..evaluation.run import Settings
-    from ..training.config import read_config
 
-    config = read_config(args.config)
+    config = chosen_configuration(args)
     cohort = read_manifest(args.cohort)
     folds(cohort, args.folds, group=args.group, seed=args.seed)  # refused before a folder is made
     cluster = args.cluster or args.group
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         resamples=args.resamples,
         subgroups=chosen_subgroups(args.subgroups, cohort),
     )
+    check_folder(plan, cohort, args.out, resume=args.resume)
     choose_device(args.device, 0)
     with Progress(args.progress) as progress:
 

@@ -34,21 +34,13 @@ from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError, is_out_of_memory
 
+from .configuration import add_configuration_arguments, chosen_configuration
 from .numbers import check_seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `slicer-anomaly train`."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file or a shipped recipe's name, such as zscore_brain")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="changes",
-        help="change a setting of the configuration, such as training.epochs=3 or options.latent=64; may be repeated",
-    )
-    parser.add_argument("--loss", metavar="NAME", help="short for --set options.loss=NAME, such as ssim")
+    add_configuration_arguments(parser)
     parser.add_argument("--cohort", metavar="CSV", type=Path, required=True, help="the cohort manifest")
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
@@ -65,14 +57,13 @@ def run(args: argparse.Namespace) -> int:
     from AnomalyTrainingLib.cohorts.checks import check_cohort
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
     from AnomalyTrainingLib.evaluation.baselines.fit import attach_baselines
-    from AnomalyTrainingLib.training.config import read_config
     from AnomalyTrainingLib.training.roles import Roles
-    from AnomalyTrainingLib.training.run import train
+    from AnomalyTrainingLib.training.run import check_place, train
 
-    changes = [*args.changes, *([f"options.loss={args.loss}"] if args.loss else [])]
-    config = read_config(args.config, changes)
+    config = chosen_configuration(args)
     cohort = read_manifest(args.cohort)
     roles = Roles.of(cohort, config)  # refuses a cohort without the normals it needs before a folder is made
+    check_place(config, cohort, args.out, seed=args.seed, resume=args.resume)
     choose_device(args.device, 0)
     with Progress(args.progress, by_stage=True) as progress:
         if notice := roles.notice():

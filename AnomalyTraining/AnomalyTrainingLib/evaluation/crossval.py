@@ -28,11 +28,15 @@ from .judge import cohort_facts, judge
 from .metrics_file import METRICS_NAME, write_metrics
 from .outcome import methods_of
 from .report import write_evaluation
-from .run import STATE, Judged, Progress, Settings, begin, judge_cohort, write_json
+from .run import STATE, Judged, Progress, Settings, begin, check_place, judge_cohort, write_json
+from .schema import fault
 from .summary import METRICS, Method
 
 SCHEMA = "slicer-anomaly/crossval/1"
+"""Of crossval.json; see `schemas/crossval.schema.json`."""
+
 CROSSVAL_NAME = "crossval.json"
+WHAT = "cross-validation"
 TRAINING_SHARE = 0.7
 """Of a fold's time."""
 
@@ -101,7 +105,7 @@ def cross_validate(
     """
     divided = folds(cohort, plan.folds, group=plan.group, seed=plan.seed)
     identity = _identity(plan, cohort)
-    begin(out / CROSSVAL_NAME, "cross-validation", identity, resume)
+    begin(out / CROSSVAL_NAME, WHAT, identity, resume)
     try:
         done = _all_folds(plan, divided, out, progress, event)
     except InputError:
@@ -119,8 +123,34 @@ def cross_validate(
         seed=plan.seed,
     )
     write_evaluation(document, out)
-    write_json(out / CROSSVAL_NAME, summary)
+    write_summary(summary, out / CROSSVAL_NAME)
     return summary, document, failed
+
+
+def check_folder(plan: Plan, cohort: Cohort, out: Path, *, resume: bool) -> None:
+    """Refuse a folder that `cross_validate` would refuse, before anything that takes time.
+
+    Raises
+    ------
+    InputError, OutputError
+        As `cross_validate`.
+    """
+    check_place(out / CROSSVAL_NAME, WHAT, _identity(plan, cohort), resume)
+
+
+def write_summary(summary: Mapping[str, Any], path: Path) -> None:
+    """Write crossval.json with its figures.
+
+    Raises
+    ------
+    ValueError
+        If it does not agree with its schema.
+    OutputError
+        If the file cannot be written.
+    """
+    if found := fault(summary, "crossval"):
+        raise ValueError(f"{path.name} would not agree with its schema: {found}")
+    write_json(path, dict(summary))
 
 
 def _all_folds(

@@ -6,15 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.write import atomically
+
+from .schema import fault
 
 SCHEMA = "slicer-anomaly/metrics/2"
 """Of metrics.json; see `schemas/metrics.schema.json`."""
@@ -37,13 +35,6 @@ SCORES_COLUMNS = (
 _MOST_BYTES = 1 << 30
 
 
-@cache
-def validator() -> jsonschema.Draft202012Validator:
-    """Of metrics.json."""
-    text = (files("AnomalyTrainingLib") / "schemas" / "metrics.schema.json").read_text(encoding="utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))
-
-
 def write_metrics(document: Mapping[str, Any], path: str | Path) -> Path:
     """Write what `judge` made.
 
@@ -56,8 +47,8 @@ def write_metrics(document: Mapping[str, Any], path: str | Path) -> Path:
     """
     path = Path(path)
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    if fault := _fault(json.loads(text)):
-        raise ValueError(f"{path.name} would not agree with its schema: {fault}")
+    if found := fault(json.loads(text), "metrics"):
+        raise ValueError(f"{path.name} would not agree with its schema: {found}")
     return _write(path, text)
 
 
@@ -87,15 +78,9 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     if version != SCHEMA:
         said = f"its schema is {version!r}" if version else "it names no schema"
         raise InputError(f"{path}: {said} and not {SCHEMA!r}; evaluate again with this version.")
-    if fault := _fault(document):
-        raise InputError(f"{path}: the file is damaged ({fault}); evaluate again.")
+    if found := fault(document, "metrics"):
+        raise InputError(f"{path}: the file is damaged ({found}); evaluate again.")
     return document
-
-
-def _fault(document: Any) -> str:
-    """The first disagreement with the schema, or ""."""
-    error = jsonschema.exceptions.best_match(validator().iter_errors(document))
-    return f"{error.json_path}: {error.message[:200]}" if error is not None else ""
 
 
 def write_scores(cases: Sequence[Mapping[str, Any]], path: str | Path) -> Path:

@@ -262,8 +262,20 @@ def _identity(model: Model, ceiling: Model | None, cohort: Cohort, settings: Set
 def begin(path: Path, what: str, identity: Mapping[str, Any], resume: bool) -> None:
     """Note in a file of an empty folder what the folder belongs to, or see that it belongs to the same.
 
+    Parameters and errors as of `check_place`.
+    """
+    check_place(path, what, identity, resume)
+    if not path.exists():
+        write_json(path, dict(identity))
+
+
+def check_place(path: Path, what: str, identity: Mapping[str, Any], resume: bool) -> None:
+    """Refuse a folder that belongs to something else.
+
     Parameters
     ----------
+    path
+        File of the folder that says what it belongs to, if there is one.
     what
         "evaluation" or "cross-validation".
 
@@ -276,9 +288,9 @@ def begin(path: Path, what: str, identity: Mapping[str, Any], resume: bool) -> N
     """
     out = path.parent
     if not path.exists():
-        if others := [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]:
+        others = [entry.name for entry in out.iterdir() if not entry.name.startswith(".")] if out.is_dir() else []
+        if others:
             raise OutputError(f"{out}: the folder holds something else ({others[0]}); choose an empty one.")
-        write_json(path, dict(identity))
         return
     if not resume:
         raise OutputError(

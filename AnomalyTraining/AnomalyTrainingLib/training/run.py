@@ -188,15 +188,34 @@ def _identity(config: TrainConfig, cohort: Cohort, seed: int) -> dict[str, Any]:
     }
 
 
+def check_place(config: TrainConfig, cohort: Cohort, out: Path, *, seed: int, resume: bool) -> None:
+    """Refuse a folder that `train` would refuse, before anything that takes time.
+
+    Raises
+    ------
+    InputError, OutputError
+        As `train`.
+    """
+    _found(out, _identity(config, cohort, seed), resume)
+
+
 def _begin(out: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """The state of the run to go on with, or that of a new one, which the folder then holds."""
+    state = _found(out, identity, resume)
+    if state is None:
+        state = {**identity, "state": "running"}
+        _write_state(out, state)
+    return state
+
+
+def _found(out: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """The state of the run in a folder, which must be this one; None where the folder is empty or not there."""
     found = _read_state(out)
     if found is None:
         # Names with a dot are a lock, and what a killed run left half-written.
         if out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
             raise OutputError(f"{out}: the folder holds something other than a training run; choose an empty one.")
-        state = {**identity, "state": "running"}
-        _write_state(out, state)
-        return state
+        return None
     if not resume:
         raise OutputError(
             f"{out}: the folder holds a training run; continue it with --resume or choose another folder."
