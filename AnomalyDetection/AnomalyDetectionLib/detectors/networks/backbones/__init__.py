@@ -1,0 +1,1 @@
+"""Networks of natural images' classification, for their feature maps and pooled vectors."""
