@@ -135,6 +135,33 @@ def test_slices_with_neighbours_come_as_channels_and_are_scored_in_the_same_plac
     assert np.array_equal(first.raw, second.raw) and first.raw.std() > 0.05
 
 
+class Stepwise(Detector):
+    """Takes its time over a whole volume, and says how far it is."""
+
+    def score(self, batch: Batch) -> Scores:
+        for step in range(4):
+            batch.progress(step / 4)
+        return Scores(map=batch.image)
+
+
+def test_a_detector_can_say_how_far_it_is_within_one_volume_and_be_stopped_there() -> None:
+    told: list[float] = []
+
+    def stop_in_the_middle(stage: str, share: float) -> None:
+        if stage == "scoring":
+            told.append(share)
+            if len(told) == 4:
+                raise Cancelled
+
+    spec = InputSpec("patches", ("MR",), "mr-robust", grid="own", size=(16, 16, 16))
+    with pytest.raises(Cancelled):
+        score_raw(Stepwise(spec), None, simulated.head(1), device="cpu", progress=stop_in_the_middle)
+    start, end = 0.3, 0.85
+    assert told == pytest.approx([start, start, start + (end - start) / 4, start + (end - start) / 2])
+    with pytest.raises(InputError, match="a single slice, the model needs a volume"):
+        score_raw(Stepwise(spec), None, simulated.head(1).slice(20), device="cpu")
+
+
 def test_neighbours_are_for_the_kind_that_has_them() -> None:
     for changes in ({"kind": "2.5d"}, {"neighbours": 1}, {"kind": "2.5d", "neighbours": -1}):
         with pytest.raises(InputError, match="neighbours is"):

@@ -5,8 +5,8 @@ Higher score = more abnormal, always.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -26,7 +26,8 @@ class InputSpec:
     Attributes
     ----------
     kind
-        What one batch item is: a slice, a slice with its neighbours, a patch or the whole volume.
+        What one batch item is: a slice, a slice with its neighbours, a patch or the whole volume.  Detectors of patches
+        are trained on crops of `size`; they score whole volumes (N = 1), which they cut into tiles themselves.
     modalities
         DICOM codes the model may score.  An image whose modality is unknown is scored with a warning.
     intensity
@@ -96,6 +97,10 @@ class InputSpec:
         return cls(**values)
 
 
+def _unwatched(share: float) -> None:
+    """Progress that nobody watches."""
+
+
 @dataclass
 class Batch:
     """N items on the detector's grid.
@@ -113,6 +118,9 @@ class Batch:
     epoch
         For training only: epochs before this one, for losses that are warmed up; None for the loss's final form, by
         which epochs are compared.
+    progress
+        For scoring only: to be called now and then with the share of the batch that is done, by detectors that take
+        long over one; may raise to stop.
     """
 
     image: Tensor
@@ -121,6 +129,7 @@ class Batch:
     mask: Tensor | None = None
     severity: Tensor | None = None
     epoch: int | None = None
+    progress: Callable[[float], None] = field(default=_unwatched, repr=False)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""

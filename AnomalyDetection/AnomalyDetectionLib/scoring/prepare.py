@@ -102,7 +102,7 @@ def check_fits(volume: Volume, spec: InputSpec) -> str | None:
             "choose a model for this modality."
         )
     thinnest = min(volume.shape)  # a sagittal or coronal slice may lie along any axis of the array
-    if spec.grid == "template" and thinnest == 1:
+    if (spec.grid == "template" or spec.kind == "patches") and thinnest == 1:
         raise InputError(
             f"{volume.name}: this is a single slice, the model needs a volume; give the folder that holds the series."
         )

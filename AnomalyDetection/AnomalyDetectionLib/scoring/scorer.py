@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -194,13 +195,20 @@ def _score_items(
     scored: list[torch.Tensor] = []
     for batch in prepared.chunks(SLICES_AT_ONCE):
         progress(done / count)
-        scores = detector.score(batch.to(device))
+        batch = batch.to(device)
+        batch.progress = partial(_told_within, progress, done / count, batch.image.shape[0] / count)
+        scores = detector.score(batch)
         if scores.map is not None:
             maps.append(scores.map.float().cpu())
         if scores.scored is not None:
             scored.append(scores.scored.cpu())
         done += batch.image.shape[0]
     return Scores(map=torch.cat(maps) if maps else None, scored=torch.cat(scored) if scored else None)
+
+
+def _told_within(progress: Callable[[float], None], start: float, size: float, share: float) -> None:
+    """Pass on the share of a part, as the share of the whole."""
+    progress(start + size * share)
 
 
 def _scored(prepared: Prepared, scored: torch.Tensor | None) -> NDArray[np.bool_]:
