@@ -19,6 +19,9 @@ SIGMA = 0.125
 
 LEAST_WEIGHT = 1e-3
 
+WHOLE = (slice(None), slice(None))
+"""Of batch and channels a tile has all."""
+
 
 def score_by_tiles(
     network: Callable[[Tensor], Tensor],
@@ -57,31 +60,31 @@ def score_by_tiles(
         padding = [part for n in reversed(missing) for part in (n // 2, n - n // 2)]
         image, foreground = F.pad(image, padding), F.pad(foreground, padding)
     weight = tile_weights(size).to(image.device)
-    tiles = [tile for tile in tiles_of(image.shape[2:], size, overlap) if foreground[(..., *tile)].any()]
+    tiles = [tile for tile in tiles_of(image.shape[2:], size, overlap) if foreground[tile].any()]
     total: Tensor | None = None
     covered = torch.zeros(image.shape[2:], device=image.device)
     for done, tile in enumerate(tiles):
         progress(done / len(tiles))
-        answer = network(image[(..., *tile)]).float()
+        answer = network(image[tile]).float()
         if total is None:
             total = torch.zeros(1, answer.shape[1], *image.shape[2:], device=image.device)
-        total[(..., *tile)] += answer * weight
-        covered[tile] += weight
+        total[tile] += answer * weight
+        covered[tile[2:]] += weight
     if total is None:
         total = torch.zeros(1, 1, *image.shape[2:], device=image.device)
     total /= torch.where(covered > 0, covered, 1.0)
-    return total[(..., *(slice(gap // 2, gap // 2 + n) for gap, n in zip(missing, spatial, strict=True)))]
+    return total[(*WHOLE, *(slice(gap // 2, gap // 2 + n) for gap, n in zip(missing, spatial, strict=True)))]
 
 
 def tiles_of(spatial: Sequence[int], size: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
-    """Tiles that cover a volume no smaller than a tile, the last along each axis moved back to end with it."""
+    """Indices (N, C, *spatial) of tiles that cover a volume no smaller than a tile; the last ones end with it."""
     starts = []
     for n, tile in zip(spatial, size, strict=True):
         step = max(1, int(tile * (1 - overlap)))
         count = 1 + math.ceil((n - tile) / step)
         starts.append([min(index * step, n - tile) for index in range(count)])
     return [
-        tuple(slice(start, start + tile) for start, tile in zip(corner, size, strict=True))
+        (*WHOLE, *(slice(start, start + tile) for start, tile in zip(corner, size, strict=True)))
         for corner in itertools.product(*starts)
     ]
 
