@@ -30,7 +30,7 @@ from AnomalyDetectionLib.imaging.write import atomically
 from AnomalyDetectionLib.scoring.contract import Batch, Detector
 
 from .config import TrainingSection
-from .data import EpochOrder, TrainingSlices, ValidationSlices, as_it_is
+from .data import Batches, EpochOrder, as_it_is
 from .seeds import seed_of
 
 LAST, BEST, LOG = "last.ckpt", "best.pt", "log"
@@ -44,8 +44,8 @@ Events = Callable[[Mapping[str, Any]], None]
 
 def fit_by_gradient(
     detector: Detector,
-    training: TrainingSlices,
-    validation: ValidationSlices,
+    training: Batches,
+    validation: Batches,
     settings: TrainingSection,
     folder: Path,
     *,

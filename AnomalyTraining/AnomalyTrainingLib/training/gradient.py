@@ -16,11 +16,15 @@ from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyTrainingLib.cohorts.manifest import Case
 
-from .config import TrainConfig
-from .data import PreparedCases, TrainingSlices, ValidationSlices
+from .config import TrainConfig, TrainingSection
+from .data import Batches, PreparedCases, TrainingSlices, ValidationSlices
 from .engine import Events, fit_by_gradient
+from .patches import Patches
 from .seeds import seed_of
 from .statistics import Fitted, ProgressCallback, make_template, rebuilt, training_facts
+
+VALIDATION_PATCHES = 4
+"""Least number of crops of each validation case, so that one epoch's loss can be told from another's."""
 
 LEAST_PROGRESS = 1e-3
 """Share of the first validation loss by which it must have fallen for anything to have been learnt."""
@@ -57,8 +61,7 @@ def fit_gradient(
         If a case cannot be read, or there is nobody to validate on.
     """
     spec = config.input.spec()
-    if not spec.is_slicewise:
-        raise InputError(f"Training by gradient takes `input.kind: slices` or `2.5d`, not {spec.kind!r}.")
+    check_trainable(spec)
     training, validation = validation_split(cases, validation, config, seed)
     detector = _initial(config, spec, seed)
     if template is None and spec.grid != "own":
@@ -69,10 +72,13 @@ def fit_gradient(
     def prepared(cases: tuple[Case, ...], before: int) -> PreparedCases:
         return PreparedCases(cases, spec, template, slices, lambda done: progress("preparing", (before + done) / count))
 
+    learnt_from, judged_by = batches(
+        spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
+    )
     summary = fit_by_gradient(
         detector,
-        TrainingSlices(prepared(training, 0), config.training.augment, seed),
-        ValidationSlices(prepared(validation, len(training))),
+        learnt_from,
+        judged_by,
         config.training,
         folder,
         device=choose_device(device, 0).device,
@@ -92,6 +98,33 @@ def fit_gradient(
             "its map is little more than the image's own brightness; lower training.learning_rate or change the seed."
         )
     return Fitted(rebuilt(config, detector), template, facts)
+
+
+def check_trainable(spec: InputSpec) -> None:
+    """Refuse inputs that batches cannot be made of.
+
+    Raises
+    ------
+    InputError
+        For whole volumes, and patches without a size.
+    """
+    if spec.kind == "volume":
+        raise InputError("Training by gradient takes `input.kind: slices`, `2.5d` or `patches`, not 'volume'.")
+    if spec.kind == "patches" and (spec.size is None or len(spec.size) != 3 or spec.grid == "frame"):
+        raise InputError("`input.kind: patches` needs `size: [slices, rows, columns]`, and a grid that is not 'frame'.")
+
+
+def batches(
+    spec: InputSpec, training: PreparedCases, validation: PreparedCases, settings: TrainingSection, seed: int
+) -> tuple[Batches, Batches]:
+    """What is learnt from, changed at random, and what epochs are judged by, the same for all of them and all runs."""
+    if spec.kind != "patches":
+        return TrainingSlices(training, settings.augment, seed), ValidationSlices(validation)
+    assert spec.size is not None
+    return (
+        Patches(training, spec.size, settings.patches_per_case, seed, settings.augment),
+        Patches(validation, spec.size, max(VALIDATION_PATCHES, settings.patches_per_case), 0, fixed=True),
+    )
 
 
 def has_learnt_nothing(summary: Mapping[str, Any], warmup_epochs: int) -> bool:
