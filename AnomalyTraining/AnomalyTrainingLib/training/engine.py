@@ -32,6 +32,7 @@ from AnomalyDetectionLib.scoring.contract import Batch, Detector
 from .config import TrainingSection
 from .data import Batches, EpochOrder, as_it_is
 from .seeds import seed_of
+from .synthetic_data import on_device
 
 LAST, BEST, LOG = "last.ckpt", "best.pt", "log"
 LOGGED = ("epoch", "train_loss", "val_loss", "learning_rate")
@@ -134,7 +135,7 @@ class _Module(LightningModule):
         return optimiser
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch.to(device)
+        return on_device(batch.to(device))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         torch.manual_seed(seed_of("step", self._seed, batch.epoch, batch_idx))  # dropout, draws from the bottleneck
