@@ -36,6 +36,12 @@ def test_each_letter_of_patient_orientation_is_a_direction(tmp_path, letters, ro
     np.testing.assert_allclose(volume.ijk_to_ras[:3, :2].T, [row, column])
 
 
+def test_age_sex_and_view_come_along_and_nothing_that_tells_who_it_is(tmp_path):
+    told = read(tmp_path, image(GREY, "CR", PatientAge="063Y", PatientSex="F", ViewPosition="PA", PatientID="42"))
+    assert told.covariates == {"age": "063Y", "sex": "F", "view": "PA"}
+    assert read(tmp_path, image(GREY, "CR", PatientAge="")).covariates == {}
+
+
 def test_an_oblique_view_is_placed_by_its_main_directions(tmp_path):
     volume = read(tmp_path, image(GREY, "CR", PatientOrientation=["AL", "F"]))
     np.testing.assert_allclose(volume.ijk_to_ras[:3, 0], [0, 1, 0])

@@ -294,7 +294,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 def test_prepared_slices_stay_on_disk_and_are_not_prepared_twice(cohort: Path, tmp_path: Path) -> None:
     listed = read_manifest(cohort).cases[:2]
     first = PreparedCases(listed, SPEC, None, tmp_path)
-    assert all(isinstance(array, np.memmap) for array in first._images)
+    assert all(isinstance(array, np.memmap) for case in first.kept for array in (case.image, case.foreground))
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(times) == 4
     second = PreparedCases(listed, SPEC, None, tmp_path)
@@ -307,7 +307,7 @@ def test_neighbours_are_put_together_in_the_batch_and_changed_alike(cohort: Path
     spec = dataclasses.replace(SPEC, kind="2.5d", neighbours=1)
     alone, thick = PreparedCases(listed, SPEC, None, tmp_path), PreparedCases(listed, spec, None, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4, "nothing is kept twice"
-    last = len(alone._images[0]) - 1
+    last = len(alone.kept[0].image) - 1
     for index, around in ((0, (0, 0, 1)), (5, (4, 5, 6)), (last, (last - 1, last, last)), (last + 1, (last + 1,) * 2)):
         image, expected = thick.stacked([index])[0, :3], alone.stacked(around)
         assert all(torch.equal(image[place], slice_) for place, slice_ in enumerate(expected[:, 0])), index

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
             least_size=model.calibration.threshold.least_size,
             progress=lambda done: progress("scored", 1.0),
         )
+        calibration = replace(calibration, probability=model.calibration.probability)  # of log-odds: still the same
         written = write_bundle(with_calibration(model, calibration, provenance(rows)), args.out)
         if warning := calibration.warning():
             progress.warn(warning)

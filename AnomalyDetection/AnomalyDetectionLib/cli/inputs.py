@@ -34,6 +34,9 @@ a letter of Chinese takes three."""
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names Windows keeps for devices."""
 
+NAMED_COLUMNS = ("case", "patient", "study", "order", "image", "slice", "label", "mask", "split")
+"""Columns of a manifest with a meaning of their own; any other says something of the patient."""
+
 _SERIES_CELL = re.compile(r"(?P<folder>.+)#(?P<series>[0-9.]{1,64}(?::[0-9]{1,4})?)")
 _SECOND_IMAGE = re.compile(r"image_\w+")
 
@@ -52,12 +55,15 @@ class Request:
         Which series of a folder with several: its UID, or its number; None where there is one.
     slice
         Index along k (from 0) of the one slice that is meant; None for the whole volume.
+    covariates
+        What a manifest or a table says of the patient beside the image; it takes the place of what the file says.
     """
 
     paths: tuple[Path, ...]
     label: str = ""
     series: str | None = None
     slice: int | None = None
+    covariates: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -72,8 +78,8 @@ class Request:
         return self.paths[0] if len(self.paths) == 1 else self.paths[0].absolute().parent
 
     def fingerprint(self) -> str:
-        """Changes when the input does: a hash of the names, sizes and times of its files (not of their contents)."""
-        digest = hashlib.sha256()
+        """Changes when the input does: a hash of covariates and of the files' names, sizes and times, not contents."""
+        digest = hashlib.sha256(repr(self.covariates).encode() if self.covariates else b"")
         for top in self.paths:
             files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
             for path in files:
@@ -161,7 +167,7 @@ class Row:
 
 
 def manifest_rows(path: Path) -> list[Row]:
-    """Read `case`, `image`, `slice`, `label` and `split` of a manifest; image paths are relative to the manifest.
+    """Read a manifest; image paths are relative to it, and columns without another meaning are covariates.
 
     Raises
     ------
@@ -227,8 +233,13 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
     if index and not re.fullmatch(r"[0-9]{1,9}", index):
         raise InputError(f"{path.name}, line {number}: 'slice' is {index[:40]!r}; it must be a whole number from 0.")
     place, series = _place(image, path.parent)
-    request = Request((place,), case, series, int(index) if index else None)
+    covariates = tuple((name, cell) for name, cell in cells.items() if cell and name and _is_covariate(name))
+    request = Request((place,), case, series, int(index) if index else None, covariates)
     return Row(number, request, cells.get("label", ""), cells.get("split", ""))
+
+
+def _is_covariate(column: str) -> bool:
+    return column not in NAMED_COLUMNS and not column.startswith("image_")
 
 
 def _place(cell: str, folder: Path) -> tuple[Path, str | None]:
@@ -330,6 +341,7 @@ def read_request(request: Request, modality: str | None = None) -> Volume:
     except PermissionError as error:  # of this input, not of the output folder: other cases can go on
         place = Path(error.filename or request.paths[0]).name
         raise InputError(f"{place}: there is no permission to read it; change its permissions.") from error
+    volume = replace(volume, covariates={**volume.covariates, **dict(request.covariates)})
     if modality is None or modality == volume.modality:
         return volume
     said = f", though the file says {volume.modality}" if volume.modality else ""

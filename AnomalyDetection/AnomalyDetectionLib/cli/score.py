@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.errors import Cancelled, InputError, OutputError, one_line, sentence_of, stops_writing
 
+from .covariates import with_covariates
 from .failures import fault_sentence
 from .folder import LEAST_FREE_BYTES, RUN_NAME, RUN_SCHEMA, SUMMARY_NAME, OutputFolder
 from .inputs import Request, missing_sentence, name_cases, read_request, requests_of
@@ -48,6 +49,7 @@ COLUMNS = (
     "threshold",
     "quality",
     "message",
+    "probability",
 )
 
 
@@ -70,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--modality", type=modality, help="modality of the images, such as MR, where the file does not say"
+    )
+    parser.add_argument(
+        "--covariates",
+        metavar="FILE",
+        type=Path,
+        help="CSV of what a model with clinical columns is told of each case: a column case, and age, sex, view, ...",
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run: cases that are complete are kept")
     add_progress_option(parser)
@@ -97,6 +105,8 @@ def modality(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Score all inputs; returns the exit code."""
     requests = requests_of(args.inputs, args.series)
+    if args.covariates is not None:
+        requests = with_covariates(requests, args.covariates)
     missing = [missing_sentence(request) for request in requests]
     if missing and all(missing):
         raise InputError(missing[0])
@@ -240,9 +250,11 @@ class Job:
         for reason in result.quality.reasons:
             progress.warn(f"image quality: {reason}", name)
         count = len(result.findings)
+        found = f"{count} finding{'' if count == 1 else 's'} above rarity {result.threshold:g}"
+        chance = "" if result.probability is None else f" (probability {result.probability:.2f})"
         progress.say(
-            f"{name}: {count} finding{'' if count == 1 else 's'} above rarity {result.threshold:g}; "
-            f"volume score {result.volume_score:.2f}: {'abnormal' if result.abnormal else 'normal'}, "
+            f"{name}: {found if result.mapped else 'whole image judged, no map'}; "
+            f"volume score {result.volume_score:.2f}{chance}: {'abnormal' if result.abnormal else 'normal'}, "
             f"p = {result.p_value:.3f} (n = {result.calibration_n}); "
             f"image quality {result.quality.verdict}"
         )
@@ -255,6 +267,7 @@ class Job:
             abnormal=result.abnormal,
             p_value=result.p_value,
             findings=count,
+            probability=result.probability,
         )
 
     def _record(self) -> None:
@@ -344,4 +357,5 @@ def _summary_row(path: Path) -> dict[str, Any] | None:
         "findings": len(report["findings"]),
         "threshold": report["threshold"],
         "quality": report["quality"]["verdict"],
+        "probability": "" if report.get("probability") is None else report["probability"],
     }

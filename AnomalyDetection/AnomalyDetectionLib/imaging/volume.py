@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,6 +43,9 @@ class Volume:
     region
         Boolean, shape of `array`: where there is image at all (the calibrated region of an ultrasound frame),
         or None for everywhere.
+    covariates
+        What is known of the patient beside the image (age, sex, view, ...), as text; models with clinical columns are
+        given it.  Nothing that tells who the patient is.
     """
 
     array: NDArray[np.float32]
@@ -55,6 +58,7 @@ class Volume:
     source: Sequence[str] = ()
     notes: Sequence[str] = ()
     region: NDArray[np.bool_] | None = None
+    covariates: Mapping[str, str] = field(default_factory=dict)
     grid: Grid = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +73,7 @@ class Volume:
         object.__setattr__(self, "grid", grid)
         object.__setattr__(self, "source", tuple(str(path) for path in self.source))
         object.__setattr__(self, "notes", tuple(self.notes))
+        object.__setattr__(self, "covariates", dict(self.covariates))
 
     @property
     def shape(self) -> tuple[int, int, int]:

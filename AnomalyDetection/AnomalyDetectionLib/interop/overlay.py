@@ -60,8 +60,8 @@ def render_overlay(volume: Volume, result: ScoreResult) -> Image.Image:
     """The picture of a result.
 
     Three views in radiological convention (the patient's right at the viewer's left) through the peak of the first
-    finding, or through the rarest voxel where there is none; one view for a single image, without letters where the
-    file does not say how the patient lies.
+    finding, or through the rarest voxel where there is none (the middle, without crosshair and colour bar, where the
+    model makes no map); one view for a single image, without letters where the file does not say how the patient lies.
 
     Parameters
     ----------
@@ -81,20 +81,24 @@ def render_overlay(volume: Volume, result: ScoreResult) -> Image.Image:
     x = MARGIN + gap / 2
     for plane, size in zip(scene.planes, sizes, strict=True):
         y = MARGIN + (HEIGHT - CAPTION - 2 * MARGIN - size[1]) // 2
-        _panel(picture, scene, plane, (round(x), y), size)
+        _panel(picture, scene, plane, (round(x), y), size, cross=result.mapped)
         x += size[0] + gap
-    _bar(picture, scene)
+    if result.mapped:
+        _bar(picture, scene)
     _caption(draw, result)
     return picture
 
 
-def _panel(picture: Image.Image, scene: Scene, plane: Plane, corner: tuple[int, int], size: tuple[int, int]) -> None:
+def _panel(
+    picture: Image.Image, scene: Scene, plane: Plane, corner: tuple[int, int], size: tuple[int, int], *, cross: bool
+) -> None:
     x, y = corner
     width, height = size
     picture.paste(draw_view(scene, plane, size), corner)
     draw = ImageDraw.Draw(picture)
-    across, down = scene.place(plane, size)
-    _crosshair(draw, x + across, y + down)
+    if cross:
+        across, down = scene.place(plane, size)
+        _crosshair(draw, x + across, y + down)
     font = _font(18)
     middle = (x + width / 2, y + height / 2)
     places: list[tuple[float, float, str]] = [(x + 6, middle[1], "lm"), (x + width - 6, middle[1], "rm")]
@@ -155,7 +159,9 @@ def _caption(draw: ImageDraw.ImageDraw, result: ScoreResult) -> None:
     font = _font(17)
     count = len(result.findings)
     found = f"{count or 'no'} finding{'' if count == 1 else 's'} above rarity {result.threshold:.2f}"
-    said = f"{found}  ·  volume score {result.volume_score:.2f}{CALLED[result.abnormal]}  ·  "
+    found = found if result.mapped else "whole image judged, no map"
+    chance = "" if result.probability is None else f", probability {result.probability:.2f}"
+    said = f"{found}  ·  volume score {result.volume_score:.2f}{chance}{CALLED[result.abnormal]}  ·  "
     said += f"p = {result.p_value:.3f} (n = {result.calibration_n})  ·  image quality "
     draw.text((MARGIN, y + 46), said, fill=OUTLINE if count else TEXT, font=font)
     x = MARGIN + draw.textlength(said, font=font)

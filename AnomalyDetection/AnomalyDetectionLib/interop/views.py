@@ -122,10 +122,13 @@ def _planes(volume: Volume, shape: tuple[int, ...]) -> tuple[Plane, ...]:
 
 
 def _focus(grid: Grid, rarity: NDArray[np.float32], result: ScoreResult) -> tuple[int, int, int]:
-    """The peak of the first finding, or the rarest voxel where there is none; (k, j, i)."""
+    """The peak of the first finding, the rarest voxel where there is none, the middle without a map; (k, j, i)."""
     if result.findings:
         i, j, k = np.round(grid.to_ijk(np.array(result.findings[0].peak_ras))).astype(int)
         k, j, i = (int(np.clip(index, 0, n - 1)) for index, n in zip((k, j, i), grid.shape, strict=True))
+        return k, j, i
+    if not result.mapped:  # the model judges whole images: no place is more to the point than the middle
+        k, j, i = (n // 2 for n in grid.shape)
         return k, j, i
     k, j, i = (int(index) for index in np.unravel_index(int(rarity.argmax()), rarity.shape))
     return k, j, i

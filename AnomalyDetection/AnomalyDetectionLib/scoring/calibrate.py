@@ -20,7 +20,7 @@ from .decision import Decision
 from .findings import LeastSize
 from .model import Calibration
 from .scorer import RawScore, score_raw
-from .thresholds import Threshold, count_findings
+from .thresholds import LEVELS, Threshold, count_findings
 
 
 def calibrate(
@@ -36,7 +36,8 @@ def calibrate(
     """Calibrate a fitted detector on normals it was not trained on.
 
     Every normal is scored once; its raw map waits in a temporary file until the curve from raw score to rarity is
-    known, so memory does not grow with the number of normals.
+    known, so memory does not grow with the number of normals.  Of a detector that makes no map the curve is that of
+    whole cases, and the volume score is the raw one.
 
     Parameters
     ----------
@@ -98,12 +99,18 @@ class Gathering:
             If its map cannot be kept.
         """
         self._count += 1
+        if raw.image is not None:
+            self._keep(name, {"image": np.array(raw.image)})
+            return
         content: dict[str, NDArray] = {
             "values": raw.raw[raw.scored],
             "scored": np.packbits(raw.scored),
             "shape": np.array(volume.shape),
             "least_voxels": np.array(self._least_size.voxels(volume)),
         }
+        self._keep(name, content)
+
+    def _keep(self, name: str | None, content: dict[str, NDArray]) -> None:
         atomically(self._folder / f"{name or self._count}.npz", lambda partial: _save(partial, content))
 
     def calibration(self) -> Calibration:
@@ -117,6 +124,8 @@ class Gathering:
         paths = sorted(self._folder.glob("[!.]*.npz"))
         if len(paths) < 2:
             raise InputError(f"Calibration needs at least 2 normal cases; there are {len(paths)}.")
+        if "image" in _read(paths[0]):
+            return self._of_cases(np.array([float(_read(path)["image"]) for path in paths]))
         calibrator = Calibrator.fit([Sketch.of(_read(path)["values"]) for path in paths])
         scores, counts = [], []
         for path in paths:
@@ -130,6 +139,12 @@ class Gathering:
         threshold = Threshold.fit(counts, self._least_size)
         normal_scores = np.sort(np.array(scores))
         return Calibration(calibrator, self._reducer, threshold, normal_scores, Decision.by_normals(normal_scores))
+
+    def _of_cases(self, scores: NDArray[np.float64]) -> Calibration:
+        """Of a detector without a map: no voxel is ever a finding, so no threshold of findings costs anything."""
+        calibrator = Calibrator.fit([Sketch.of(np.array([score], dtype=np.float32)) for score in scores])
+        threshold = Threshold.fit([np.zeros(LEVELS.size, dtype=np.int32)] * scores.size, self._least_size)
+        return Calibration(calibrator, self._reducer, threshold, np.sort(scores), Decision.by_normals(scores))
 
 
 def _save(path: Path, content: dict[str, NDArray]) -> None:

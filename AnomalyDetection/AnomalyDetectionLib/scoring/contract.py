@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from AnomalyDetectionLib.errors import InputError
 
+from .covariates import ClinicalColumn
+
 Kind = Literal["slices", "2.5d", "patches", "volume"]
 GridChoice = Literal["own", "template", "frame"]
 Supervision = Literal["normals", "synthetic", "masks", "labels"]
@@ -115,6 +117,11 @@ class Batch:
     target, mask, severity
         For training only (`Detector.supervision`): what `image` should be restored to, (N, C, *spatial); where it is
         abnormal or was altered, float (N, 1, *spatial) in [0, 1]; and how strongly, float (N,) in [0, 1].
+    label
+        For training only: float32 (N,), 0 normal, 1 abnormal.
+    covariates
+        float32 (N, F), clinical columns as `scoring.covariates.encode` gives them, NaN where missing; None for a
+        detector without `columns`.
     epoch
         For training only: epochs before this one, for losses that are warmed up; None for the loss's final form, by
         which epochs are compared.
@@ -128,6 +135,8 @@ class Batch:
     target: Tensor | None = None
     mask: Tensor | None = None
     severity: Tensor | None = None
+    label: Tensor | None = None
+    covariates: Tensor | None = None
     epoch: int | None = None
     progress: Callable[[float], None] = field(default=_unwatched, repr=False)
 
@@ -147,7 +156,8 @@ class Scores:
     map
         float32 (N, 1, *spatial) raw score per voxel, or None for detectors that judge whole images.
     image
-        float32 (N,) raw score per case, or None for detectors whose map is reduced to one number.
+        float32 (N,) raw score per item, or None for detectors whose map is reduced to one number.  Without a map it is
+        the case's score (of several slices: what `Detector.pooled` makes of theirs), and there are no findings.
     scored
         bool (N, 1, *spatial) where the map holds a score, if that is less than the batch's foreground (an atlas ends
         somewhere); None for the whole foreground.
@@ -171,11 +181,17 @@ class Detector(nn.Module):
     were put into (`Batch.target`, `mask` and `severity`); "masks": normals, and abnormal cases with their true masks
     (`Batch.mask`); "labels": normal and abnormal cases told apart by their label only."""
 
+    gives_log_odds: ClassVar[bool] = False
+    """Whether `Scores.image` is the log-odds that a case is abnormal, as a supervised detector learns them."""
+
     passes: ClassVar[int] = 0
     """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
 
     warmup_epochs: int = 0
     """Epochs until the loss has its final form; the best epoch is chosen among those after."""
+
+    columns: tuple[ClinicalColumn, ...] = ()
+    """Clinical columns that it is given beside the image."""
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
@@ -200,6 +216,10 @@ class Detector(nn.Module):
     def score(self, batch: Batch) -> Scores:
         """Raw scores of a batch; called under `torch.inference_mode`."""
         raise NotImplementedError(f"{type(self).__name__} does not score")
+
+    def pooled(self, scores: Tensor) -> Tensor:
+        """One raw score of a case, shape (), from those of its items, (N,), where the detector makes no map."""
+        return scores.mean()
 
     def memory_bytes(self, voxels: int) -> int:
         """Estimate of the working memory `score` needs for a case of that many voxels on the detector's grid."""

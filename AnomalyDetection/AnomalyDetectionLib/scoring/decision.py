@@ -30,6 +30,9 @@ class Decision:
     sensitivity, specificity, normals, abnormals
         For "roc": what that cut achieved on the validation cases, and their numbers.  It was chosen on them, so on new
         cases both are likely lower.  None for "normals".
+    target
+        For "roc": what the point was chosen for instead of the largest Youden index, such as "sensitivity 0.95" (of all
+        points that reach it, the one with the highest specificity).
     """
 
     score: float
@@ -38,6 +41,7 @@ class Decision:
     specificity: float | None = None
     normals: int | None = None
     abnormals: int | None = None
+    target: str | None = None
 
     @classmethod
     def by_normals(cls, scores: NDArray[np.float64]) -> Decision:
@@ -63,8 +67,9 @@ class Decision:
         said = f"a case is called abnormal from a volume score of {self.score:.3g} on"
         if self.method == "normals":
             return f"{said} (beyond the calibration normals)"
+        chosen = f"chosen for {self.target}" if self.target else "chosen"
         return (
-            f"{said} (chosen on {self.normals} normal and {self.abnormals} abnormal validation cases, where it has "
+            f"{said} ({chosen} on {self.normals} normal and {self.abnormals} abnormal validation cases, where it has "
             f"sensitivity {self.sensitivity:.2f} and specificity {self.specificity:.2f})"
         )
 
@@ -79,7 +84,8 @@ class Decision:
         measured: dict[str, Any] = {
             name: None if data.get(name) is None else kind(data[name]) for name, kind in kinds.items()
         }
-        decision = cls(float(data["score"]), data["method"], **measured)
+        target = None if data.get("target") is None else str(data["target"])
+        decision = cls(float(data["score"]), data["method"], **measured, target=target)
         if decision.method not in get_args(Method) or not np.isfinite(decision.score):
             raise ValueError("the decision threshold is not one")
         if decision.method == "roc" and None in measured.values():

@@ -15,6 +15,7 @@ from AnomalyDetectionLib.imaging.template import Template
 from .calibration import Calibrator, Reducer, conformal_p_value
 from .contract import Detector
 from .decision import Decision
+from .probability import Probability
 from .result import ModelIdentity
 from .thresholds import Threshold
 
@@ -29,6 +30,8 @@ class Calibration:
         float64 (n,): volume score of every calibration normal.
     decision
         From which volume score on a case is called abnormal.
+    probability
+        From a supervised detector's log-odds to a probability; None for any other detector.
     """
 
     calibrator: Calibrator
@@ -36,6 +39,7 @@ class Calibration:
     threshold: Threshold
     normal_scores: NDArray[np.float64]
     decision: Decision
+    probability: Probability | None = None
 
     @property
     def n(self) -> int:
@@ -68,6 +72,7 @@ class Calibration:
             "threshold": self.threshold.to_json(),
             "normal_scores": self.normal_scores.tolist(),
             "decision": self.decision.to_json(),
+            **({} if self.probability is None else {"probability": self.probability.to_json()}),
         }
 
     @classmethod
@@ -85,6 +90,7 @@ class Calibration:
             Threshold.from_json(data["threshold"]),
             scores,
             Decision.from_json(data["decision"]) if "decision" in data else Decision.by_normals(scores),
+            Probability.from_json(data["probability"]) if "probability" in data else None,
         )
 
 

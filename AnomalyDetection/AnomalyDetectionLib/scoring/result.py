@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,13 @@ class ScoreResult:
         What any other threshold costs on the calibration normals, and the least size of a finding.
     midline
         The plane that tells the patient's left from right; None where the file does not tell sides.
+    mapped
+        False for a model that judges whole images: `rarity` and `labels` are then 0 everywhere and mean nothing, there
+        are no findings, and `volume_score` is in the detector's own units (log-odds) instead of rarity.
+    probability
+        That the case is abnormal, by a supervised model whose log-odds were calibrated; None for any other.
+    covariates
+        What the model was told of the patient beside the image.
     """
 
     rarity: Volume
@@ -120,6 +128,9 @@ class ScoreResult:
     notes: tuple[str, ...] = ()
     case: str = "case"
     decision: Decision | None = None
+    mapped: bool = True
+    probability: float | None = None
+    covariates: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def abnormal(self) -> bool | None:

@@ -18,6 +18,7 @@ from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.models.devices import choose_device
 
 from .contract import Detector, InputSpec, Scores
+from .covariates import encode
 from .findings import Midline, midline_of, midline_of_mask
 from .model import Model
 from .prepare import Prepared, check_fits, prepare
@@ -50,6 +51,8 @@ class RawScore:
         float32 (K, J, I); meaningful where `scored`.
     scored
         bool (K, J, I): the foreground, as far as the detector judges it.
+    image
+        The case's score by a detector that makes no map: `raw` is then 0 everywhere.  None where there is a map.
     midline
         The plane between the patient's left and right; None where the file does not tell sides.
     """
@@ -58,6 +61,7 @@ class RawScore:
     scored: NDArray[np.bool_]
     quality: Quality
     device: str
+    image: float | None = None
     midline: Midline | None = None
     notes: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
@@ -147,6 +151,8 @@ def score_ready(
 ) -> RawScore:
     """The part of scoring that is the detector's: its map, brought back into the image's geometry.
 
+    A detector that judges whole images gives `image` instead, and no voxel a score.
+
     Raises
     ------
     InputError
@@ -156,26 +162,45 @@ def score_ready(
     share = PREPARED[detector.spec.grid]
     notes = list(ready.notes)
     at_once = min(SLICES_AT_ONCE, prepared.batch.image.shape[0])
+    clinical = None
+    if detector.columns:
+        numbers, said = encode(detector.columns, volume.covariates)
+        clinical = torch.from_numpy(numbers)
+        notes += said
     choice = choose_device(device, detector.memory_bytes(at_once * prepared.batch.image[0, 0].numel()))
     if choice.note:
         notes.append(choice.note)
     with watch.stage("score"), torch.inference_mode():
         detector.eval().to(choice.device)
         scores = _score_items(
-            detector, prepared, choice.device, lambda part: progress("scoring", share + (0.85 - share) * part)
+            detector, prepared, clinical, choice.device, lambda part: progress("scoring", share + (0.85 - share) * part)
         )
+    image = None
     if scores.map is None:
-        raise InputError(f"The detector of this model gives no map; {volume.name} cannot be shown as one.")
-    progress("bringing the map back", 0.85)
-    with watch.stage("back"):
-        raw = prepared.to_input(prepared.whole(scores.map.numpy()))
-        scored = _scored(prepared, scores.scored)
+        image = _case_score(detector, scores, volume)
+        raw, scored = np.zeros(volume.shape, dtype=np.float32), prepared.foreground
+    else:
+        progress("bringing the map back", 0.85)
+        with watch.stage("back"):
+            raw = prepared.to_input(prepared.whole(scores.map.numpy()))
+            scored = _scored(prepared, scores.scored)
     if not scored.any():
         raise InputError(
             f"{volume.name}: no part of the image lies where the model can judge it; is it the right part of the body?"
         )
     midline = _midline(volume, prepared, ready.template)
-    return RawScore(raw, scored, ready.quality, str(choice.device), midline, notes, ready.timings | watch.timings)
+    timings = ready.timings | watch.timings
+    return RawScore(raw, scored, ready.quality, str(choice.device), image, midline, notes, timings)
+
+
+def _case_score(detector: Detector, scores: Scores, volume: Volume) -> float:
+    """The score of a case by a detector that makes no map."""
+    if scores.image is None:
+        raise TypeError(f"{type(detector).__name__} answered neither a map nor a score of the image")
+    score = float(detector.pooled(scores.image))
+    if not np.isfinite(score):
+        raise InputError(f"{volume.name}: the model's score of the image is no number; are its intensities usable?")
+    return score
 
 
 def _midline(volume: Volume, prepared: Prepared, template: Template | None) -> Midline | None:
@@ -187,14 +212,27 @@ def _midline(volume: Volume, prepared: Prepared, template: Template | None) -> M
 
 
 def _score_items(
-    detector: Detector, prepared: Prepared, device: torch.device, progress: Callable[[float], None]
+    detector: Detector,
+    prepared: Prepared,
+    clinical: torch.Tensor | None,
+    device: torch.device,
+    progress: Callable[[float], None],
 ) -> Scores:
-    """Map and scored region of all items of a case, on the CPU; a few items at a time."""
+    """Map, scored region and scores of all items of a case, on the CPU; a few items at a time.
+
+    Parameters
+    ----------
+    clinical
+        float32 (F,) of the case, for a detector with clinical columns.
+    """
     count, done = prepared.batch.image.shape[0], 0
     maps: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
     for batch in prepared.chunks(SLICES_AT_ONCE):
         progress(done / count)
+        if clinical is not None:
+            batch.covariates = clinical.expand(batch.image.shape[0], -1)
         batch = batch.to(device)
         batch.progress = partial(_told_within, progress, done / count, batch.image.shape[0] / count)
         scores = detector.score(batch)
@@ -202,8 +240,10 @@ def _score_items(
             maps.append(scores.map.float().cpu())
         if scores.scored is not None:
             scored.append(scores.scored.cpu())
+        if scores.image is not None:
+            images.append(scores.image.float().cpu())
         done += batch.image.shape[0]
-    return Scores(map=torch.cat(maps) if maps else None, scored=torch.cat(scored) if scored else None)
+    return Scores(*(torch.cat(parts) if parts else None for parts in (maps, images, scored)))
 
 
 def _told_within(progress: Callable[[float], None], start: float, size: float, share: float) -> None:
@@ -291,7 +331,7 @@ class Scorer:
         progress("calibrating", 0.9)
         with watch.stage("calibrate"):
             rarity = calibrated(raw, model)
-            volume_score = model.calibration.reducer(rarity[raw.scored])
+            volume_score = raw.image if raw.image is not None else model.calibration.reducer(rarity[raw.scored])
         progress("finding regions", 0.95)
         thresholds = model.calibration.threshold
         used = thresholds.default if threshold is None else float(threshold)
@@ -299,6 +339,8 @@ class Scorer:
         with watch.stage("findings"):
             labels, findings = find_regions(mapped, used, thresholds.least_size, raw.midline)
         warning = model.calibration.warning()
+        probability = model.calibration.probability
+        columns = [column.name for column in model.detector.columns]
         progress("done", 1.0)
         return ScoreResult(
             rarity=mapped,
@@ -319,11 +361,16 @@ class Scorer:
             notes=tuple(raw.notes) + ((warning,) if warning else ()),
             case=case or volume.name,
             decision=model.calibration.decision,
+            mapped=raw.image is None,
+            probability=None if probability is None or raw.image is None else probability(raw.image),
+            covariates={name: volume.covariates[name] for name in columns if volume.covariates.get(name)},
         )
 
 
 def calibrated(raw: RawScore, model: Model) -> NDArray[np.float32]:
-    """Rarity map of raw scores, 0 outside what was scored; reuses the raw map's memory."""
+    """Rarity map of raw scores, 0 outside what was scored and where there is no map; reuses the raw map's memory."""
+    if raw.image is not None:
+        return raw.raw
     values = model.calibration.calibrator(raw.raw[raw.scored])
     raw.raw.fill(0)
     raw.raw[raw.scored] = values

@@ -90,6 +90,9 @@ def as_result(results: Results) -> ScoreResult:
         notes=verdict.notes,
         case=facts["case"],
         decision=None if facts["decision"] is None else Decision.from_json(facts["decision"]),
+        mapped=verdict.mapped,
+        probability=verdict.probability,
+        covariates=facts.get("covariates", {}),
     )
 
 

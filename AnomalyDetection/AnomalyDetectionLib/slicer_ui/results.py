@@ -51,6 +51,10 @@ class Verdict:
         "good", "check" or "poor"; `reasons` says why it is not good.
     false_findings_per_normal
         What the threshold costs on the calibration normals, or None where that is unknown.
+    mapped
+        False for a model that judges whole images: there is nothing to find.
+    probability
+        That the case is abnormal, by a supervised model; None for any other.
     """
 
     findings: int
@@ -63,10 +67,14 @@ class Verdict:
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     false_findings_per_normal: float | None
+    mapped: bool = True
+    probability: float | None = None
 
     def text(self) -> str:
         """One line for the panel."""
-        if self.findings == 0:
+        if not self.mapped:
+            found = _("Whole image judged, no map")
+        elif self.findings == 0:
             found = _("No finding above rarity {threshold:.1f}")
         elif self.findings == 1:
             found = _("1 finding above rarity {threshold:.1f}")
@@ -77,6 +85,7 @@ class Verdict:
             *called,
             found.format(count=self.findings, threshold=self.threshold),
             _("volume score {score:.2f}").format(score=self.volume_score),
+            *([] if self.probability is None else [_("probability {p:.2f}").format(p=self.probability)]),
             _("p = {p:.3f} (n = {n})").format(p=self.p_value, n=self.calibration_n),
             _("image quality {quality}").format(
                 quality={"good": _("good"), "check": _("to be checked"), "poor": _("poor")}[self.quality]
@@ -188,6 +197,7 @@ class Results:
 
     def verdict(self) -> Verdict:
         """What is said of the volume as a whole, at the present threshold."""
+        facts = json.loads(self.fact("Report"))
         return Verdict(
             findings=int(self.fact("Findings")),
             threshold=self.threshold,
@@ -199,6 +209,8 @@ class Results:
             reasons=tuple(json.loads(self.fact("QualityReasons"))),
             notes=tuple(json.loads(self.fact("Notes"))),
             false_findings_per_normal=self.thresholds.cost(self.threshold),
+            mapped=facts.get("mapped", True),
+            probability=facts.get("probability"),
         )
 
     def rarity(self) -> Volume:
@@ -391,6 +403,9 @@ def _facts(result: ScoreResult) -> dict[str, str]:
                 "case": result.case,
                 "timings": result.timings,
                 "decision": None if result.decision is None else result.decision.to_json(),
+                "mapped": result.mapped,
+                "probability": result.probability,
+                "covariates": dict(result.covariates),
             },
             ensure_ascii=False,
         ),

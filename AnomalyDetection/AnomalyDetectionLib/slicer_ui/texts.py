@@ -64,7 +64,9 @@ def verdict_html(verdict: Verdict) -> str:
         False: coloured(_("Not abnormal"), CALM),
         None: coloured(_("No call"), DOUBT),
     }[verdict.abnormal]
-    if verdict.findings == 0:
+    if not verdict.mapped:
+        found = _("whole image judged, no map")
+    elif verdict.findings == 0:
         found = _("no finding above rarity {threshold:.1f}")
     elif verdict.findings == 1:
         found = _("1 finding above rarity {threshold:.1f}")
@@ -77,6 +79,7 @@ def verdict_html(verdict: Verdict) -> str:
                 score=verdict.volume_score, p=verdict.p_value, n=verdict.calibration_n
             )
         ),
+        *([] if verdict.probability is None else [escape(_("Probability {p:.2f}").format(p=verdict.probability))]),
         f"{escape(_('Image quality:'))} {_quality(verdict.quality)}",
         *(f"• {escape(reason)}" for reason in (*verdict.reasons, *verdict.notes)),
     ]

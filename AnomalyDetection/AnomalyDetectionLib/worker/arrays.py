@@ -83,6 +83,7 @@ def volume_message(volume: Volume, request: int) -> dict[str, Any]:
         "name": volume.name,
         "source": list(volume.source),
         "notes": list(volume.notes),
+        "covariates": dict(volume.covariates),
     }
 
 
@@ -136,6 +137,9 @@ def result_message(result: ScoreResult, folder: Path, request: int) -> dict[str,
         "notes": list(result.notes),
         "case": result.case,
         "decision": None if result.decision is None else result.decision.to_json(),
+        "mapped": result.mapped,
+        "probability": result.probability,
+        "covariates": dict(result.covariates),
     }
 
 
@@ -172,6 +176,7 @@ def read_result_message(facts: Mapping[str, Any], folder: Path, volume: Volume) 
         notes=tuple(facts["notes"]),
         decision=None if facts["decision"] is None else Decision.from_json(facts["decision"]),
         **{name: facts[name] for name in plain},
+        **{name: facts[name] for name in ("mapped", "probability", "covariates") if name in facts},
     )
 
 

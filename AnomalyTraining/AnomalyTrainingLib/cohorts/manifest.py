@@ -202,7 +202,7 @@ def write_manifest(cases: Iterable[Case], path: str | Path) -> Path:
 
 
 def load_case_volume(case: Case, channel: str | None = None) -> Volume:
-    """The image of a case, named after the case.
+    """The image of a case, named after the case; its covariates take the place of what the file says.
 
     Parameters
     ----------
@@ -219,7 +219,8 @@ def load_case_volume(case: Case, channel: str | None = None) -> Volume:
     source = case.images.get(channel) if channel is not None else next(iter(case.images.values()))
     if source is None:
         raise InputError(f"{case.case}: there is no channel {channel!r}; there are {', '.join(case.images)}.")
-    volume = replace(read_volume(source.path, series=source.series), name=case.case)
+    volume = read_volume(source.path, series=source.series)
+    volume = replace(volume, name=case.case, covariates={**volume.covariates, **case.covariates})
     return volume if case.slice is None else volume.slice(case.slice)
 
 

@@ -90,6 +90,8 @@ class CaseRecord:
         (has a lesion, score) of every slice with foreground or lesion, for volumes of known truth.
     quality
         "good", "check" or "poor".
+    probability
+        That the case is abnormal; None where the method gives none.
     """
 
     case: str
@@ -107,6 +109,7 @@ class CaseRecord:
     slices: tuple[tuple[int, float], ...] = ()
     quality: str = "good"
     covariates: Mapping[str, str] = field(default_factory=dict)
+    probability: float | None = None
 
 
 def record_of(
@@ -148,11 +151,12 @@ def record_of(
         cluster=cluster,
         volume_threshold=volume_threshold,
         p_value=result.p_value if conformal else None,
-        findings=len(result.findings),
+        findings=len(result.findings) if result.mapped else None,
         quality=result.quality.verdict,
+        probability=result.probability,
     )
     known = _known_truth(case, volume, truth)
-    if known is None:
+    if known is None or not result.mapped:
         return record
     lesions = Lesions.of(known)
     least = (least_size or LeastSize()).voxels(volume)
@@ -181,6 +185,7 @@ def record_of_score(
     p_value: float | None = None,
     findings: int | None = None,
     quality: str = "good",
+    probability: float | None = None,
 ) -> CaseRecord:
     """Record of a case by a method that makes no map, such as the metadata alone."""
     return CaseRecord(
@@ -194,6 +199,7 @@ def record_of_score(
         findings=findings,
         quality=quality,
         covariates=dict(case.covariates),
+        probability=probability,
     )
 
 

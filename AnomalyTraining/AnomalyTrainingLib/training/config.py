@@ -125,14 +125,14 @@ class CalibrationSection(_Section):
 
 
 class AugmentSection(_Section):
-    """`training.augment:` of a configuration: how far training slices are changed at random.
+    """`training.augment:` of a configuration: how far training slices or patches are changed at random.
 
     Attributes
     ----------
     on
         False trains on the slices as they are.
     rotate_degrees, shift_pixels, zoom
-        Largest rotation, shift and change of scale, either way.
+        Largest rotation, shift (of slices) and change of scale, either way.
     flip
         Share of slices that are mirrored left to right.
     gain, offset, gamma
@@ -157,7 +157,9 @@ class TrainingSection(_Section):
     epochs
         At most so many; training ends after `patience` epochs in which the validation loss did not fall.
     batch
-        Slices in a batch.
+        Slices (or patches) in a batch.
+    patches_per_case
+        For `input.kind: patches`: crops of each volume in an epoch.
     learning_rate
         Of Adam; multiplied by `plateau_factor` after `plateau_patience` epochs without improvement.
     validate_share
@@ -170,6 +172,7 @@ class TrainingSection(_Section):
 
     epochs: int = Field(200, ge=1, le=100_000)
     batch: int = Field(32, ge=1, le=65_536)
+    patches_per_case: int = Field(1, ge=1, le=10_000)
     learning_rate: float = Field(1e-4, gt=0, le=1)
     patience: int = Field(10, ge=1)
     plateau_factor: float = Field(0.5, gt=0, lt=1)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from AnomalyDetectionLib.errors import OutputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
-from AnomalyDetectionLib.scoring.prepare import check_fits, neighbours_of, prepare
-from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume
+from AnomalyDetectionLib.scoring.prepare import neighbours_of
+from AnomalyTrainingLib.cohorts.manifest import Case
 
 from .augment import Augmentation
 from .config import AugmentSection
+from .kept import KeptCase, keep
 from .seeds import seed_of
 
 
@@ -40,17 +37,19 @@ class Batches(Dataset):
 
 
 class PreparedCases:
-    """The slices of cases as they come out of `scoring.prepare`, kept in a folder in half precision.
+    """The slices (or volumes) of cases as they come out of `scoring.prepare`, kept in a folder in half precision.
 
-    Only the slices of a batch are in memory at a time; what a killed run has prepared is not prepared again.  A slice
+    Only those of a batch are in memory at a time; what a killed run has prepared is not prepared again.  A slice
     is kept once: neighbours are put together when a batch is.
 
     Parameters
     ----------
     folder
-        Where they are kept: two files a case.
+        Where they are kept: two files a case, three with its mask.
     progress
         Called with the number of cases done.
+    masks
+        Whether the masks of abnormal voxels are kept too.
     """
 
     def __init__(
@@ -60,22 +59,14 @@ class PreparedCases:
         template: Template | None,
         folder: Path,
         progress: Callable[[int], None] = lambda done: None,
+        masks: bool = False,
     ) -> None:
-        self.neighbours = spec.neighbours
-        self._images: list[NDArray[np.float16]] = []
-        self._masks: list[NDArray[np.bool_]] = []
+        self.neighbours, self.masks = spec.neighbours, masks
+        self.kept: list[KeptCase] = []
         for done, case in enumerate(cases, 1):
-            image, mask = (folder / f"{case.case}.{part}.npy" for part in ("image", "foreground"))
-            if not (image.exists() and mask.exists()):
-                volume = load_case_volume(case)
-                check_fits(volume, spec)
-                batch = prepare(volume, spec, template).batch
-                _save(image, batch.image.numpy().astype(np.float16))
-                _save(mask, batch.foreground.numpy())
-            self._images.append(np.load(image, mmap_mode="r", allow_pickle=False))
-            self._masks.append(np.load(mask, mmap_mode="r", allow_pickle=False))
+            self.kept.append(keep(case, spec, template, folder, masks))
             progress(done)
-        self._ends = np.cumsum([len(images) for images in self._images])
+        self._ends = np.cumsum([len(case.image) for case in self.kept])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -83,34 +74,35 @@ class PreparedCases:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of a slice."""
-        return self._images[0].shape[2], self._images[0].shape[3]
+        return self.kept[0].image.shape[2], self.kept[0].image.shape[3]
 
     def stacked(self, indices: Sequence[int]) -> Tensor:
         """Slices, with the foreground of each as the last channels: float32 (N, (C + 1) * (2 neighbours + 1), H, W)."""
-        slices, channels = 2 * self.neighbours + 1, self._images[0].shape[1]
+        slices, channels = 2 * self.neighbours + 1, self.kept[0].image.shape[1]
         images = np.empty((len(indices), slices, channels, *self.size), dtype=np.float32)
-        masks = np.empty((len(indices), slices, *self.size), dtype=np.float32)
+        foregrounds = np.empty((len(indices), slices, *self.size), dtype=np.float32)
         for place, index in enumerate(indices):
-            case = int(np.searchsorted(self._ends, index, side="right"))
-            within = np.array([index - (int(self._ends[case - 1]) if case else 0)])
-            around = neighbours_of(within, len(self._images[case]), self.neighbours)[0]
-            images[place] = self._images[case][around]
-            masks[place] = self._masks[case][around, 0]
-        return torch.from_numpy(np.concatenate([images.reshape(len(indices), -1, *self.size), masks], axis=1))
+            case, within = self._place(index)
+            around = neighbours_of(np.array([within]), len(case.image), self.neighbours)[0]
+            images[place] = case.image[around]
+            foregrounds[place] = case.foreground[around, 0]
+        return torch.from_numpy(np.concatenate([images.reshape(len(indices), -1, *self.size), foregrounds], axis=1))
 
+    def painted(self, indices: Sequence[int]) -> Tensor | None:
+        """The masks of slices, float32 (N, 1, H, W), 0 for those of cases without one; None where none are kept."""
+        if not self.masks:
+            return None
+        masks = torch.zeros(len(indices), 1, *self.size)
+        for place, index in enumerate(indices):
+            case, within = self._place(index)
+            if case.mask is not None:
+                masks[place] = torch.from_numpy(case.mask[within].astype(np.float32))
+        return masks
 
-def _save(path: Path, array: NDArray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(buffer.getbuffer())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: the prepared slices cannot be kept ({error.strerror or error}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    def _place(self, index: int) -> tuple[KeptCase, int]:
+        """The case that a slice is of, and which of its slices it is."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self.kept[number], index - (int(self._ends[number - 1]) if number else 0)
 
 
 class TrainingSlices(Batches):
@@ -125,13 +117,16 @@ class TrainingSlices(Batches):
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """The batch of slices with these (epoch, index); the epoch is the same for all."""
-        stack = self._cases.stacked([index for _, index in keys])
+        indices = [index for _, index in keys]
+        stack, mask = self._cases.stacked(indices), self._cases.painted(indices)
         if self._augmentation is None:
-            return _batch(stack, self._cases.neighbours, keys[0][0])
+            return _batch(stack, mask, self._cases.neighbours, keys[0][0])
         seeds = [seed_of("augment", self._seed, epoch, index) for epoch, index in keys]
         changes = self._augmentation.draw(seeds, self._cases.size)
         image, foreground = self._augmentation.apply(changes, stack, 2 * self._cases.neighbours + 1)
-        return Batch(image, foreground, epoch=keys[0][0])
+        if mask is not None:
+            mask = (self._augmentation.moved(changes, mask) > 0.5).float()
+        return Batch(image, foreground, mask=mask, epoch=keys[0][0])
 
 
 class ValidationSlices(Batches):
@@ -145,7 +140,7 @@ class ValidationSlices(Batches):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of slices with these indices."""
-        return _batch(self._cases.stacked(indices), self._cases.neighbours, None)
+        return _batch(self._cases.stacked(indices), self._cases.painted(indices), self._cases.neighbours, None)
 
 
 def as_it_is(batch: Batch) -> Batch:
@@ -153,10 +148,10 @@ def as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _batch(stack: Tensor, neighbours: int, epoch: int | None) -> Batch:
+def _batch(stack: Tensor, mask: Tensor | None, neighbours: int, epoch: int | None) -> Batch:
     slices = 2 * neighbours + 1
     middle = stack.shape[1] - neighbours - 1
-    return Batch(stack[:, :-slices], stack[:, middle : middle + 1] > 0.5, epoch=epoch)
+    return Batch(stack[:, :-slices], stack[:, middle : middle + 1] > 0.5, mask=mask, epoch=epoch)
 
 
 class EpochOrder(Sampler):

@@ -40,8 +40,8 @@ def decided_by_roc(
         volume = load_case_volume(case)
         result = scorer.score(volume)
         scores.append(result.volume_score)
-        mask = load_case_mask(case, volume)
-        if case.label == 0 or mask is not None:
+        mask = load_case_mask(case, volume) if result.mapped else None
+        if result.mapped and (case.label == 0 or mask is not None):
             masked += mask is not None
             truth = np.zeros(volume.shape, dtype=bool) if mask is None else mask
             counts += _by_level(result.rarity.array[result.foreground], truth[result.foreground])

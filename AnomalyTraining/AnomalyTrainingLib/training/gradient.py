@@ -16,12 +16,21 @@ from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyTrainingLib.cohorts.manifest import Case
 
-from .config import TrainConfig
+    learnt_from, judged_by = batches(
+        spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
+    )
+    if detector.supervision == "synthetic":
+        learnt_from = WithSyntheticLesions(learnt_from, seed, "train", spec.neighbours)
+        judged_by = WithSyntheticLesions(judged_by, 0, "choose", spec.neighbours)  # the same for every run
 from .data import Batches, PreparedCases, TrainingSlices, ValidationSlices
 from .engine import Events, fit_by_gradient
+from .patches import Patches
 from .seeds import seed_of
 from .statistics import Fitted, ProgressCallback, make_template, rebuilt, training_facts
 from .synthetic_data import WithSyntheticLesions
+
+VALIDATION_PATCHES = 4
+"""Least number of crops of each validation case, so that one epoch's loss can be told from another's."""
 
 LEAST_PROGRESS = 1e-3
 """Share of the first validation loss by which it must have fallen for anything to have been learnt."""
@@ -58,8 +67,7 @@ def fit_gradient(
         If a case cannot be read, or there is nobody to validate on.
     """
     spec = config.input.spec()
-    if not spec.is_slicewise:
-        raise InputError(f"Training by gradient takes `input.kind: slices` or `2.5d`, not {spec.kind!r}.")
+    check_trainable(spec)
     training, validation = validation_split(cases, validation, config, seed)
     detector = _initial(config, spec, seed)
     if template is None and spec.grid != "own":
@@ -70,11 +78,17 @@ def fit_gradient(
     def prepared(cases: tuple[Case, ...], before: int) -> PreparedCases:
         return PreparedCases(cases, spec, template, slices, lambda done: progress("preparing", (before + done) / count))
 
+<<<<<<< 96fbb07
+    learnt_from, judged_by = batches(
+        spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
+    )
+=======
     learnt_from: Batches = TrainingSlices(prepared(training, 0), config.training.augment, seed)
     judged_by: Batches = ValidationSlices(prepared(validation, len(training)))
     if detector.supervision == "synthetic":
         learnt_from = WithSyntheticLesions(learnt_from, seed, "train", spec.neighbours)
         judged_by = WithSyntheticLesions(judged_by, 0, "choose", spec.neighbours)  # the same for every run
+>>>>>>> f71f19b2ef47c58383613231e490c8faa26ed7f8
     summary = fit_by_gradient(
         detector,
         learnt_from,
@@ -98,6 +112,33 @@ def fit_gradient(
             "its map is little more than the image's own brightness; lower training.learning_rate or change the seed."
         )
     return Fitted(rebuilt(config, detector), template, facts)
+
+
+def check_trainable(spec: InputSpec) -> None:
+    """Refuse inputs that batches cannot be made of.
+
+    Raises
+    ------
+    InputError
+        For whole volumes, and patches without a size.
+    """
+    if spec.kind == "volume":
+        raise InputError("Training by gradient takes `input.kind: slices`, `2.5d` or `patches`, not 'volume'.")
+    if spec.kind == "patches" and (spec.size is None or len(spec.size) != 3 or spec.grid == "frame"):
+        raise InputError("`input.kind: patches` needs `size: [slices, rows, columns]`, and a grid that is not 'frame'.")
+
+
+def batches(
+    spec: InputSpec, training: PreparedCases, validation: PreparedCases, settings: TrainingSection, seed: int
+) -> tuple[Batches, Batches]:
+    """What is learnt from, changed at random, and what epochs are judged by, the same for all of them and all runs."""
+    if spec.kind != "patches":
+        return TrainingSlices(training, settings.augment, seed), ValidationSlices(validation)
+    assert spec.size is not None
+    return (
+        Patches(training, spec.size, settings.patches_per_case, seed, settings.augment),
+        Patches(validation, spec.size, max(VALIDATION_PATCHES, settings.patches_per_case), 0, fixed=True),
+    )
 
 
 def has_learnt_nothing(summary: Mapping[str, Any], warmup_epochs: int) -> bool:

@@ -15,6 +15,7 @@ from ..geometry import ras_lps
 from ..volume import Volume
 from .frame import Frame
 from .nuclear import oriented, refuse_planar_series, tomographic_notes
+from .patient import clinical_values
 from .pet import standardise
 from .pixels import real_values, same_pixels
 from .projection import picture_geometry
@@ -148,5 +149,6 @@ def _volume(part: Part, array: NDArray, affine: NDArray, notes: Sequence[str], *
         name=safe_name(part.info.description, safe_name(stem, "image")),
         source=[str(path) for path in part.info.files],
         notes=notes,
+        covariates=clinical_values(part.frames[0].header),
         **known,
     )

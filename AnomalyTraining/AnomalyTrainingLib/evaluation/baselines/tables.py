@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.calibration import conformal_p_value
 from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.covariates import as_number
 from AnomalyDetectionLib.scoring.prepare import as_normal
 
 Row = Mapping[str, float | str]
@@ -23,9 +23,6 @@ Row = Mapping[str, float | str]
 MOST_CATEGORIES = 20
 LEAST_CASES = 2
 """A category that fewer cases have counts as "another"."""
-
-LARGEST = 1e12
-"""Numbers beyond it are taken for missing: sums of their squares would not be finite."""
 
 _IDENTIFIER = re.compile(
     r"(^|[^a-z])(id|ids|uid|guid|uuid|mrn|name|names|accession|filename|file|files|path|paths|url|hash|key)([^a-z]|$)|id$"
@@ -159,21 +156,6 @@ def _column(name: str, values: Sequence[float | str], rows: int) -> Column | Non
         return None
     constant = len(counts) == 1 and len(values) == rows
     return None if constant else Column(name, tuple(common))
-
-
-def as_number(value: float | str | None) -> float | None:
-    """A finite number of usable size, or None; ages may be DICOM's ("063Y")."""
-    if value is None:
-        return None
-    text = str(value).strip()
-    age = re.fullmatch(r"(\d{1,3})([DWMY])", text)
-    if age:
-        return int(age.group(1)) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[age.group(2)]
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and abs(number) < LARGEST else None
 
 
 def covariates_of(covariates: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
