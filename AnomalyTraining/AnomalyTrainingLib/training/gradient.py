@@ -16,12 +16,7 @@ from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyTrainingLib.cohorts.manifest import Case
 
-    learnt_from, judged_by = batches(
-        spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
-    )
-    if detector.supervision == "synthetic":
-        learnt_from = WithSyntheticLesions(learnt_from, seed, "train", spec.neighbours)
-        judged_by = WithSyntheticLesions(judged_by, 0, "choose", spec.neighbours)  # the same for every run
+from .config import TrainConfig, TrainingSection
 from .data import Batches, PreparedCases, TrainingSlices, ValidationSlices
 from .engine import Events, fit_by_gradient
 from .patches import Patches
@@ -78,17 +73,12 @@ def fit_gradient(
     def prepared(cases: tuple[Case, ...], before: int) -> PreparedCases:
         return PreparedCases(cases, spec, template, slices, lambda done: progress("preparing", (before + done) / count))
 
-<<<<<<< 96fbb07
     learnt_from, judged_by = batches(
         spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
     )
-=======
-    learnt_from: Batches = TrainingSlices(prepared(training, 0), config.training.augment, seed)
-    judged_by: Batches = ValidationSlices(prepared(validation, len(training)))
     if detector.supervision == "synthetic":
         learnt_from = WithSyntheticLesions(learnt_from, seed, "train", spec.neighbours)
         judged_by = WithSyntheticLesions(judged_by, 0, "choose", spec.neighbours)  # the same for every run
->>>>>>> f71f19b2ef47c58383613231e490c8faa26ed7f8
     summary = fit_by_gradient(
         detector,
         learnt_from,
