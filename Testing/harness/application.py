@@ -13,7 +13,9 @@ import slicer
 import slicer.util
 from PySide6 import QtCore, QtWidgets
 
-from . import dicom, hierarchy, pythonqt, scene, widgets
+from AnomalyDetectionLib.slicer_ui.offscreen import hierarchy, scene
+
+from . import dicom, pythonqt, widgets
 from .files import CoreIOManager
 from .modules import LoadableModule, Module, ModuleManager, ModulePanel
 from .ui_files import UiLoader

@@ -52,7 +52,8 @@ LAYERS = {
     f"{DETECTION}.slicer_ui": Layer(
         ("imaging", "scoring", "models", "interop", "worker"), SLICER_FLOOR, {"PyTorchUtils", "SampleData"}
     ),
-    # of AnomalyTrainingLib, which may import all of AnomalyDetectionLib but its other doors
+    # of AnomalyTrainingLib, which may import all of AnomalyDetectionLib but its other doors; only evaluation writes
+    # scenes, as slicer_ui shows them
     f"{TRAINING}.root": Layer((), set()),
     f"{TRAINING}.recipes": Layer((), set()),
     f"{TRAINING}.cohorts": Layer((), TRAINING_FLOOR),
@@ -65,6 +66,7 @@ LAYERS = {
 FROM_DETECTION = {  # what a layer of AnomalyTrainingLib may import of AnomalyDetectionLib
     "cli": {"root", "imaging", "devices", "scoring", "detectors", "models", "interop", "cli"},
     "slicer_ui": {"root", "slicer_ui"},
+    "evaluation": {"root", "imaging", "devices", "scoring", "detectors", "models", "interop", "slicer_ui"},
 }
 FROM_DETECTION_OTHERWISE = {"root", "imaging", "devices", "scoring", "detectors", "models", "interop"}
 

@@ -130,7 +130,7 @@ def test_all_nodes_lie_in_one_folder_beside_the_volume(slicer: Any, head: Volume
     results = Results.create(volume, result)
     folders = {tree.GetItemParent(tree.GetItemByDataNode(node)) for node in results.nodes()}
     (folder,) = folders
-    assert tree.GetItemName(folder) == "head – anomalies" and tree.GetItemParent(folder) == study
+    assert tree.GetItemName(folder) == "head - anomalies" and tree.GetItemParent(folder) == study
     assert tree.GetItemAncestorAtLevel(tree.GetItemByDataNode(results.segmentation), "Study") == study
 
 
@@ -226,8 +226,8 @@ def test_scoring_again_replaces_this_volumes_results_and_no_others(
     assert Results.find(again.input).fact("VolumeScore") == "99.0"
     assert Results.find(other.input).score is other.score
     tree = hierarchy(slicer)
-    assert [tree.GetItemChildWithName(tree.GetSceneItemID(), f"{name} – anomalies") != 0 for name in ("head", "other")]
-    assert tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(again.score))) == "head – anomalies"
+    assert [tree.GetItemChildWithName(tree.GetSceneItemID(), f"{name} - anomalies") != 0 for name in ("head", "other")]
+    assert tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(again.score))) == "head - anomalies"
 
 
 def test_removing_results_leaves_nothing_of_them(slicer: Any, head: Volume, result: ScoreResult) -> None:
@@ -245,7 +245,7 @@ def test_a_folder_with_something_of_the_users_stays(slicer: Any, results: Any, h
     folder = tree.GetItemParent(tree.GetItemByDataNode(results.score))
     tree.SetItemParent(tree.GetItemByDataNode(add_volume(head, "mine")), folder)
     results.remove()
-    assert tree.GetItemName(folder) == "head – anomalies"
+    assert tree.GetItemName(folder) == "head - anomalies"
 
 
 def test_a_part_that_the_user_deleted_is_done_without(slicer: Any, results: Any) -> None:
@@ -291,7 +291,7 @@ def test_results_are_found_again_after_the_scene_was_saved_and_loaded(
     assert len(found.relabel(result.threshold)) == len(result.findings) == len(segments(found))
     tree = hierarchy(slicer)
     folders = {tree.GetItemParent(tree.GetItemByDataNode(node)) for node in found.nodes()}
-    assert [tree.GetItemName(folder) for folder in folders] == ["head – anomalies"]
+    assert [tree.GetItemName(folder) for folder in folders] == ["head - anomalies"]
     found.remove()
     assert Results.find(slicer.util.getNode("head")) is None
     left = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLStorageNode")]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from project.cmake_lists import CHECKOUT
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.interop.reports import FILES
 from AnomalyDetectionLib.models.bundle import load_bundle
 from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyTrainingLib.cohorts.manifest import load_case_volume, read_manifest
+from AnomalyTrainingLib.evaluation import scene, showcase
 from AnomalyTrainingLib.evaluation.baselines.store import stored_baselines
 from AnomalyTrainingLib.evaluation.demonstration import AUTOENCODER_CHANGES, Outcome, Plan, demonstrate
 from AnomalyTrainingLib.evaluation.metrics_file import read_metrics
@@ -139,3 +145,78 @@ def test_a_second_run_keeps_what_is_there_and_another_plan_is_refused(made):
     assert {path: path.stat().st_mtime_ns for path in (out / "cohort" / "volumes").iterdir()} == kept
     with pytest.raises(InputError, match="made with other settings"):
         demonstrate(replace(PLAN, seed=78), out, lambda stage, share: None)
+
+
+READ_SCENE = """\
+import json, sys
+import harness
+harness.start()
+import slicer
+from AnomalyDetectionLib.slicer_ui.results import PREFIX, Results
+from AnomalyDetectionLib.slicer_ui.volumes import ijk_to_world
+slicer.util.loadScene(sys.argv[1])
+(results,) = Results.all()
+tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+display, segmentation = results.score.GetDisplayNode(), results.segmentation.GetSegmentation()
+function = display.GetColorNode().GetColorTransferFunction()
+segment = slicer.util.arrayFromSegmentBinaryLabelmap(
+    results.segmentation, segmentation.GetNthSegmentID(0), results.input
+)
+composite = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+print(json.dumps({
+    "ijk_to_ras": [ijk_to_world(node).tolist() for node in (results.input, results.score, results.labels)],
+    "image": slicer.util.arrayFromVolume(results.input).tolist(),
+    "rarity": slicer.util.arrayFromVolume(results.score).tolist(),
+    "labels": slicer.util.arrayFromVolume(results.labels).tolist(),
+    "first segment": int(segment.sum()),
+    "terminology": segmentation.GetNthSegment(0).GetTerminology(),
+    "segments": segmentation.GetNumberOfSegments(),
+    "rows": results.table.GetNumberOfRows(),
+    "folders": [tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(node))) for node in results.nodes()],
+    "model": [node.GetAttribute(PREFIX + "ModelSha256") for node in results.nodes()],
+    "verdict": results.verdict().text(),
+    "window": [display.GetWindowLevelMin(), display.GetWindowLevelMax(), display.GetLowerThreshold()],
+    "lightness": [sum(function.GetColor(rarity)) for rarity in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)],
+    "legend": bool(slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(results.score).GetVisibility()),
+    "modality": results.input.GetAttribute(PREFIX + "Modality"),
+    "layers": [composite.GetBackgroundVolumeID() == results.input.GetID(),
+               composite.GetForegroundVolumeID() == results.score.GetID(), composite.GetForegroundOpacity()],
+    "outlines": bool(results.segmentation.GetDisplayVisibility()),
+}))
+"""
+
+
+def test_the_scene_opens_with_volume_heat_findings_and_verdict_as_the_module_shows_them(made, tmp_path):
+    case, result = made[1].example
+    assert case.label == 1
+    path = scene.write_case_scene([made[1].example], tmp_path / "scene.mrb")
+    assert list(tmp_path.iterdir()) == [path]
+    folders = [str(CHECKOUT / name) for name in ("AnomalyDetection", "Testing")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
+    command = [sys.executable, "-c", READ_SCENE, str(path)]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    read = json.loads(told.stdout.splitlines()[-1])
+    volume = load_case_volume(case)
+    for affine in read["ijk_to_ras"]:
+        np.testing.assert_allclose(affine, volume.ijk_to_ras, atol=1e-4)
+    for name, array in (("image", volume.array), ("rarity", result.rarity.array), ("labels", result.labels)):
+        np.testing.assert_allclose(read[name], array, rtol=1e-6, err_msg=name)
+    assert read["first segment"] == (result.labels == 1).sum() > 0
+    assert "SCT^4147007^Mass" in read["terminology"]
+    assert read["segments"] == read["rows"] == len(result.findings)
+    assert read["folders"] == [f"{case.case} - anomalies"] * 4 and read["model"] == [result.model.sha256] * 4
+    assert f"p = {result.p_value:.3f} (n = {PLAN.calibration})" in read["verdict"]
+    assert read["window"] == [0.0, 6.0, 2.0] and read["legend"] and read["outlines"]
+    assert read["lightness"] == sorted(read["lightness"]) and read["lightness"][0] == 0
+    assert read["modality"] == volume.modality or (read["modality"] is None and not volume.modality)
+    assert read["layers"] == [True, True, 0.6]
+
+
+def test_without_slicers_libraries_one_sentence_says_that_there_is_no_scene(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(scene, "PACKAGE", "slicer_core_of_another_computer")
+    (tmp_path / "scene.mrb").write_text("of an earlier run")
+    reason = showcase._write_scene(tmp_path / "scene.mrb", [made[1]])
+    assert reason.startswith("No scene.mrb was written: the package slicer-core is not installed")
+    assert reason.count(". ") == 0 and not list(tmp_path.iterdir())
+    assert reason in showcase.closing_words(made[0].parent, [made[1]], reason)
+    assert "scene.mrb   the cases with lesions" in showcase.closing_words(made[0].parent, [made[1]])

@@ -116,13 +116,13 @@ class Results:
             raise ValueError(f"{volume_node.GetName()}: the result has shape {result.rarity.shape}, not the volume's")
         former = cls.find(volume_node)
         name = volume_node.GetName()
-        score = add_in_place_of(volume_node, result.rarity.array, _("{volume} – rarity").format(volume=name))
+        score = add_in_place_of(volume_node, result.rarity.array, _("{volume} - rarity").format(volume=name))
         score.SetNodeReferenceID(INPUT, volume_node.GetID())
         for key, value in _facts(result).items():
             score.SetAttribute(PREFIX + key, value)
         if not np.allclose(result.rarity.ijk_to_ras, ijk_to_world(score), atol=1e-3):
             score.SetAttribute(PREFIX + "IjkToRas", json.dumps(result.rarity.ijk_to_ras.tolist()))
-        heat = add_heat(_("{volume} – rarity colours").format(volume=name))
+        heat = add_heat(_("{volume} - rarity colours").format(volume=name))
         score.SetNodeReferenceID(HEAT, heat.GetID())
         paint_heat(score, heat)
         add_legend(score)
@@ -302,13 +302,13 @@ class Results:
         labels = add_in_place_of(
             self.score,
             np.zeros(shape, dtype=np.int16),
-            _("{volume} – labels").format(volume=name),
+            _("{volume} - labels").format(volume=name),
             "vtkMRMLLabelMapVolumeNode",
         )
-        colours = add_finding_colours(_("{volume} – finding colours").format(volume=name))
+        colours = add_finding_colours(_("{volume} - finding colours").format(volume=name))
         labels.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
         segmentation = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLSegmentationNode", _("{volume} – findings").format(volume=name)
+            "vtkMRMLSegmentationNode", _("{volume} - findings").format(volume=name)
         )
         segmentation.CreateDefaultDisplayNodes()
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
@@ -318,14 +318,14 @@ class Results:
         display.SetOpacity2DOutline(1.0)
         display.SetSliceIntersectionThickness(2)
         table = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLTableNode", _("{volume} – table of findings").format(volume=name)
+            "vtkMRMLTableNode", _("{volume} - table of findings").format(volume=name)
         )
         for role, node in zip((*PARTS, FINDING_COLOURS), (labels, segmentation, table, colours), strict=True):
             self.score.SetNodeReferenceID(role, node.GetID())
 
     def _add_foreground(self, foreground: np.ndarray, name: str) -> None:
         mask = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLLabelMapVolumeNode", _("{volume} – scored area").format(volume=name)
+            "vtkMRMLLabelMapVolumeNode", _("{volume} - scored area").format(volume=name)
         )
         mask.SetHideFromEditors(True)
         slicer.util.updateVolumeFromArray(mask, foreground.astype(np.uint8))
@@ -355,7 +355,8 @@ class Results:
         """Put all into one folder beside the volume (so that its study is theirs, as DICOM export needs it)."""
         hierarchy = _hierarchy()
         parent = hierarchy.GetItemParent(_item(volume_node))
-        folder = hierarchy.CreateFolderItem(parent, _("{volume} – anomalies").format(volume=name))
+        folder = hierarchy.CreateFolderItem(parent, _("{volume} - anomalies").format(volume=name))
+        hierarchy.SetItemOwnerPluginName(folder, "Folder")
         hierarchy.SetItemAttribute(folder, PREFIX + "Folder", "1")
         for node in (*self.nodes(), self.foreground):
             hierarchy.SetItemParent(_item(node), folder)

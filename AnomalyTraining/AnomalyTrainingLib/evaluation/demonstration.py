@@ -130,6 +130,8 @@ class Outcome:
         Case name to the verdict of the z-score model on it: `volume_score`, `p_value`, `findings`, `quality`, `label`.
     overlays
         Title to picture, for every case and, where it has a lesion, for every model.
+    example
+        The case with a lesion, and what the z-score model made of it.
     """
 
     contrast: str
@@ -138,6 +140,7 @@ class Outcome:
     metrics: dict[str, Any]
     scores: dict[str, dict[str, Any]]
     overlays: dict[str, Path]
+    example: tuple[Case, ScoreResult]
     notes: tuple[str, ...] = field(default=())
 
 
@@ -178,6 +181,7 @@ def demonstrate(plan: Plan, out: Path, progress: Callable[[str, float], None]) -
         metrics=metrics,
         scores={case.case: _verdict(case, result) for case, result in results},
         overlays=overlays,
+        example=next((case, result) for case, result in results if case.label),
         notes=tuple(note for note in notes if note),
     )
 

@@ -14,6 +14,7 @@ from AnomalyDetectionLib.interop.overlay import contact_sheet
 
 from ..synthesis.lesions import LesionRequest
 from .demonstration import AUTOENCODER_CHANGES, Outcome, Plan, demonstrate
+from .scene import SceneMissing, write_case_scene
 
 PLANS = (
     Plan("t1", LesionRequest("tumour")),
@@ -21,6 +22,8 @@ PLANS = (
 )
 """A tumour with oedema and mass effect in T1-like images; three small plaques, one of them surely in the patient's left
 hemisphere, in FLAIR-like ones, where a small autoencoder is trained too."""
+
+SCENE = "scene.mrb"
 
 PLAIN = "voxel_intensity"
 """The baseline that a model must beat to be worth its computing time."""
@@ -36,7 +39,7 @@ def demonstrate_all(
     workers: int = 2,
     progress: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> str:
-    """Run every plan into `out/CONTRAST`, write `contact_sheet.png`, return the closing words.
+    """Run every plan into `out/CONTRAST`, write `contact_sheet.png` and `scene.mrb`, return the closing words.
 
     Registration runs on one core, so two contrasts at a time use two cores.
 
@@ -49,7 +52,17 @@ def demonstrate_all(
     outcomes = _run(out, plans, max(1, min(workers, len(plans))), progress)
     overlays = {f"{o.contrast.upper()}  {title}": path for o in outcomes for title, path in o.overlays.items()}
     contact_sheet(list(overlays.values()), list(overlays), out / "contact_sheet.png")
-    return closing_words(out, outcomes)
+    return closing_words(out, outcomes, _write_scene(out / SCENE, outcomes))
+
+
+def _write_scene(path: Path, outcomes: Sequence[Outcome]) -> str:
+    """Put the case with a lesion of each contrast into a scene; returns why there is none, or ""."""
+    try:
+        write_case_scene([outcome.example for outcome in outcomes], path)
+    except SceneMissing as reason:
+        path.unlink(missing_ok=True)  # one of an earlier run would not be of these results
+        return str(reason)
+    return ""
 
 
 def _run(out: Path, plans: Sequence[Plan], workers: int, progress: Callable[[str, float], None]) -> list[Outcome]:
@@ -130,8 +143,8 @@ def share_of_all(shares: Mapping[str, float], times: Mapping[str, float], worker
     return 1 - left / max(times.values())
 
 
-def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
-    """What was made, the figures, and what to do next."""
+def closing_words(out: Path, outcomes: Sequence[Outcome], no_scene: str = "") -> str:
+    """What was made, the figures, and what to do next; `no_scene` says why there is no scene."""
     lines = ["", f"Made in {out}:"]
     for outcome in outcomes:
         for method, bundle in outcome.bundles.items():
@@ -140,7 +153,11 @@ def closing_words(out: Path, outcomes: Sequence[Outcome]) -> str:
             results = bundle.with_name("results").relative_to(out).as_posix()
             lines.append(f"  {results}   map, findings, report and picture of each held-out case")
         lines.append(f"  {outcome.contrast}/evaluation   report.html, metrics.json, scores.csv, plots")
-    lines += ["  contact_sheet.png", ""]
+    lines.append("  contact_sheet.png   all pictures on one sheet")
+    lines += [
+        f"  {no_scene}" if no_scene else f"  {SCENE}   the cases with lesions, to open in 3D Slicer (5.12 or newer)",
+        "",
+    ]
     for outcome in outcomes:
         lines += _figures(outcome)
     example = next(iter(outcomes[0].bundles.values()))
