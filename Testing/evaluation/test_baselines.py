@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluation.conftest import Trained
 from evaluation.frames import write_cohort
 
 from AnomalyDetectionLib import Scorer, load_bundle, read_volume
 from AnomalyDetectionLib.cli.main import main
-from AnomalyDetectionLib.scoring.calibrate import calibrate
+from AnomalyDetectionLib.scoring.calibrate import Gathering, calibrate
+from AnomalyDetectionLib.scoring.contract import Detector
 from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.prepare import prepare
 from AnomalyDetectionLib.scoring.result import ModelIdentity
-from AnomalyTrainingLib.cohorts.manifest import load_case_volume, read_manifest
+from AnomalyDetectionLib.scoring.scorer import score_raw
+from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume, read_manifest
+from AnomalyTrainingLib.evaluation.baselines.contender import FOLD_SEED
 from AnomalyTrainingLib.evaluation.baselines.fit import fit_baselines
-from AnomalyTrainingLib.evaluation.baselines.maps import RandomScores
+from AnomalyTrainingLib.evaluation.baselines.maps import CLASSES, RandomScores
 from AnomalyTrainingLib.evaluation.baselines.store import from_files, stored_baselines
 from AnomalyTrainingLib.evaluation.baselines.tables import CaseClassifier, columns_of, covariates_of, out_of_fold
 from AnomalyTrainingLib.evaluation.judge import cohort_facts, judge
 from AnomalyTrainingLib.evaluation.outcome import methods_of
 from AnomalyTrainingLib.evaluation.run import Settings, judge_cohort
+from AnomalyTrainingLib.training.roles import folds_of
 
 
 def test_stored_baselines_are_to_the_last_bit_those_that_were_fitted(trained: Trained) -> None:
@@ -47,6 +54,67 @@ def test_baselines_are_calibrated_on_the_models_own_normals_with_its_own_rules(t
         assert baseline.calibration.n == model.calibration.n == 6
         assert baseline.calibration.reducer == model.calibration.reducer
         assert baseline.calibration.threshold.least_size == model.calibration.threshold.least_size
+
+
+@pytest.fixture(scope="module")
+def crossed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model that was calibrated out of fold on the same 14 normals."""
+    out = tmp_path_factory.mktemp("crossed") / "run"
+    sets = ["--set", "calibration.method=cross", "--set", "calibration.folds=3"]
+    words = ["train", trained.manifest.with_name("config.yaml"), "--cohort", trained.manifest, "--out", out, *sets]
+    assert main([str(word) for word in [*words, "--progress", "none"]]) == 0
+    return load_bundle(out / "model")
+
+
+def test_beside_a_model_calibrated_out_of_fold_no_baseline_judges_a_normal_it_has_learnt_from(
+    crossed: Model, trained: Trained
+) -> None:
+    cohort = read_manifest(trained.manifest)
+    normals = (*cohort.of(split="train", label=0), *cohort.of(split="calibrate", label=0))
+    stored = stored_baselines(crossed)
+    assert stored is not None and crossed.calibration.n == len(normals) == 14
+    assert {baseline.calibration.n for baseline in stored.maps.values()} == {14}
+    assert stored.cases["volume_statistics"].normal_scores.size == 14
+
+    def learnt(name: str, cases: Sequence[Case]) -> Detector:
+        baseline = stored.maps[name].detector
+        detector = CLASSES[name](baseline.spec, **baseline.config())
+        for case in cases:
+            detector.absorb(prepare(load_case_volume(case), detector.spec, crossed.template).batch)
+        detector.finish()
+        return detector
+
+    def calibrated(name: str, judges: Sequence[tuple[Detector, Sequence[Case]]]) -> np.ndarray:
+        rules = crossed.calibration
+        with Gathering(rules.reducer, rules.threshold.least_size) as gathering:
+            for detector, cases in judges:
+                for case in cases:
+                    volume = load_case_volume(case)
+                    gathering.add(volume, score_raw(detector, crossed.template, volume))
+            return gathering.calibration().normal_scores
+
+    folds = list(folds_of(normals, 3, FOLD_SEED))
+    for name in ("voxel_intensity", "mean_image_residual"):
+        scores = stored.maps[name].calibration.normal_scores
+        assert np.allclose(scores, calibrated(name, [(learnt(name, rest), held) for rest, held in folds])), name
+        whole = learnt(name, normals)
+        assert not np.allclose(scores, calibrated(name, [(whole, normals)])), name
+        for key, value in whole.state_dict().items():
+            assert torch.allclose(stored.maps[name].detector.state_dict()[key], value, atol=1e-5), "it learns from all"
+    direct = stored.maps["blur_residual"]
+    again = calibrated("blur_residual", [(direct.detector, normals)])
+    assert np.allclose(direct.calibration.normal_scores, again)
+
+
+def test_what_baselines_were_calibrated_on_is_said_and_roles_stay_those_of_the_split(
+    crossed: Model, trained: Trained
+) -> None:
+    assert "out of fold (3 folds by patient)" in crossed.info["baselines"]["calibrated on"]
+    assert load_bundle(trained.bundle).info["baselines"]["calibrated on"] == "held-out normals"
+    for role, count in (("train", 8), ("calibrate", 6), ("validate", 8)):
+        used = crossed.info["used"][role]
+        assert len(used["patients_sha256"]) == len(used["images_sha256"]) == count
+    assert crossed.info["used"] == load_bundle(trained.bundle).info["used"]
 
 
 def test_a_network_brings_its_untrained_self_and_an_atlas_of_its_own(tmp_path: Path) -> None:

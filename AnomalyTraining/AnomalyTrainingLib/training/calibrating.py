@@ -79,6 +79,8 @@ def as_model(config: TrainConfig, fitted: Fitted, calibration: Calibration, role
         "method": f"cross-conformal, {roles.folds} folds by patient" if roles.folds else "held-out normals",
         "cases_sha256": hashlib.sha256(names.encode()).hexdigest(),
     }
+    if roles.folds:
+        facts["folds"] = roles.folds  # by which the baselines are calibrated alike
     info = {"training": dict(fitted.facts), "calibration": facts}
     return Model(identity, fitted.detector, calibration, fitted.template, info)
 

@@ -4,10 +4,10 @@ Those that need a place for every voxel (`zscore`, `mean_image_residual`) work o
 judges images on their own grid there is none: then volumes are aligned with a template built from the training normals,
 and single images stretched onto one frame, for these two alone.
 
-A model that was calibrated out of fold has no held-out normals; the baselines keep to the split all the same: they
-learn from train and are calibrated on calibrate, for folds would cost them as much as the model.  The model's template
-is then a mean of both, by which the residuals of these normals from the mean of n images are 1 / n smaller than those
-of new ones.
+A model that was calibrated out of fold has no held-out normals, and neither have its baselines.  Those that learn
+(`voxel_intensity`, `mean_image_residual`, `zscore`) learn from all normals of train and calibrate and are calibrated on
+the same, each scored by a detector that did not see its fold; the others score every normal themselves.  What all folds
+share is the template that images are aligned with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.calibrate import Gathering
-from AnomalyDetectionLib.scoring.contract import Batch, Detector, InputSpec
+from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.prepare import LEAST_SLICES, as_normal, check_fits, prepare
 from AnomalyDetectionLib.scoring.registry import build
@@ -34,6 +34,7 @@ from ...cohorts.manifest import Case, Cohort, load_case_volume
 from ...training.config import TrainConfig
 from ...training.statistics import DEFAULT_TEMPLATE_MM, ProgressCallback, make_template
 from . import DESCRIPTIONS, MAPS
+from .contender import Contender, Folds
 from .maps import CLASSES, MeanImageResidual, untrained
 from .store import UNTRAINED_SEED, Baselines, baseline_model, stored_baselines
 from .tables import CaseClassifier, Row, covariates_of, statistics_of
@@ -76,7 +77,7 @@ def attach_baselines(
     baselines = fitting.run()
     if shared is not None:
         baselines = _with_shared(baselines, shared)
-    facts = {"stored": ", ".join(baselines.names) or "none"}
+    facts = {"stored": ", ".join(baselines.names) or "none", "calibrated on": fitting.calibrated_on()}
     facts |= {f"{name} is missing": reason for name, reason in baselines.missing.items()}
     info = {**model.info, "used": fitting.used(), "baselines": facts}
     return replace(model, attachments=baselines.to_files(model), info=info)
@@ -103,7 +104,8 @@ def fit_baselines(
 ) -> Baselines:
     """Fit and calibrate baselines on the train and calibrate normals of a cohort, and the supervised ones on validate.
 
-    What cannot be fitted is named in `Baselines.missing` with the reason.
+    They are calibrated out of fold where the model was.  What cannot be fitted is named in `Baselines.missing` with the
+    reason.
 
     Raises
     ------
@@ -142,13 +144,16 @@ class Fitting:
         self.train = self.cohort.of(split="train", label=0).cases
         self.calibrate = self.cohort.of(split="calibrate", label=0).cases
         self.validate = self.cohort.of(split="validate").cases
+        both = (*self.train, *self.calibrate)
+        self.folds = Folds.of(both, self.model.info.get("calibration", {}).get("folds", 0))
+        if self.folds.count:
+            self.train = self.calibrate = both
         self.total = len(self.train) + 2 * len(self.calibrate) + len(self.validate)
 
     def run(self) -> Baselines:
         """Fit all that can be fitted."""
         wanted = [name for name in MAPS if name in self.names and name != self.model.identity.detector]
-        detectors = self._fitted(wanted)
-        maps = self._calibrated(detectors)
+        maps = self._calibrated(self._fitted(wanted))
         cases = {
             name: classifier
             for name, rows in (("volume_statistics", self._statistics), ("metadata", self._metadata))
@@ -159,31 +164,40 @@ class Fitting:
 
     def used(self) -> dict[str, dict[str, list[str]]]:
         """Hashes of the patients and images of each role, by which a later evaluation tells that it is held out."""
-        cases = {"train": self.train, "calibrate": self.calibrate, "validate": self.validate}
+        seen = {case.case: case for case in (*self.train, *self.calibrate, *self.validate)}.values()
         return {
             role: {
-                "patients_sha256": sorted({patient_hash(case.patient) for case in cases[role]}),
+                "patients_sha256": sorted({patient_hash(case.patient) for case in seen if case.split == role}),
                 "images_sha256": sorted(self.images[role]),
             }
             for role in ROLES
         }
 
+    def calibrated_on(self) -> str:
+        """In a phrase."""
+        if self.folds.count:
+            return f"the normals they were fitted to, out of fold ({self.folds.count} folds by patient)"
+        return "held-out normals"
+
     # -- the training normals
 
-    def _fitted(self, wanted: Sequence[str]) -> dict[str, tuple[Detector, Template | None]]:
-        """Detectors with the template they work on; the training normals are read whatever is wanted, for `used`."""
+    def _fitted(self, wanted: Sequence[str]) -> dict[str, Contender]:
+        """The baselines, those that learn having learnt; training normals are read whatever is wanted, for `used`."""
         model = self.model
-        detectors: dict[str, tuple[Detector, Template | None]] = {
-            name: (CLASSES[name](_alone(model.detector.spec)), model.template)
+        found = {
+            name: Contender(CLASSES[name](_alone(model.detector.spec)), model.template)
             for name in wanted
-            if name in ("random", "prevalence", "voxel_intensity", "blur_residual")
+            if name in ("random", "prevalence", "blur_residual")
         }
+        if "voxel_intensity" in wanted:
+            intensity = CLASSES["voxel_intensity"](_alone(model.detector.spec))
+            found["voxel_intensity"] = Contender.learner(intensity, model.template, self.folds)
         if "untrained" in wanted:
             if model.detector.passes > 0 or not any(True for _ in model.detector.parameters()):
                 self.missing["untrained"] = f"{model.identity.detector} has no network that training changes"
             else:
                 network = untrained(model.detector, model.identity.detector, UNTRAINED_SEED)
-                detectors["untrained"] = network, model.template
+                found["untrained"] = Contender(network, model.template)
         placed = [name for name in ("mean_image_residual", "zscore") if name in wanted]
         atlas = self._atlas() if placed and len(self.calibrate) >= 2 else _FEW
         if isinstance(atlas, str):
@@ -191,29 +205,37 @@ class Fitting:
         elif placed:
             smooth = {"smooth": FRAME_SMOOTH} if atlas.spec.grid == "frame" else {}
             if "zscore" in placed:
-                detectors["zscore"] = build("zscore", atlas.spec, smooth), atlas.template
+                zscore = build("zscore", atlas.spec, smooth)
+                found["zscore"] = Contender.learner(zscore, atlas.template, self.folds)
             if "mean_image_residual" in placed:
-                mean = MeanImageResidual(atlas.spec, shape=atlas.template.image.shape)
-                mean.mean = torch.from_numpy(atlas.template.image)
-                detectors["mean_image_residual"] = mean, atlas.template
-        self._absorb(detectors)
-        return {name: detectors[name] for name in wanted if name in detectors}
+                found["mean_image_residual"] = self._mean_image(atlas)
+        self._absorb(found)
+        return {name: found[name] for name in wanted if name in found}
 
-    def _absorb(self, detectors: dict[str, tuple[Detector, Template | None]]) -> None:
-        learning = {name: pair for name, pair in detectors.items() if pair[0].passes}
+    def _mean_image(self, atlas: Atlas) -> Contender:
+        """Out of fold it must learn; else the template is that mean, and no image need be aligned once more."""
+        detector = MeanImageResidual(atlas.spec, shape=atlas.template.image.shape)
+        if self.folds.count:
+            return Contender.learner(detector, atlas.template, self.folds)
+        detector.mean = torch.from_numpy(atlas.template.image)
+        return Contender(detector, atlas.template)
+
+    def _absorb(self, found: dict[str, Contender]) -> None:
+        learning = {name: contender for name, contender in found.items() if contender.learns}
         for done, case in enumerate(self.train, 1):
-            volume = self._read(case, "train")
-            for detector, template in learning.values():
-                detector.absorb(_placed(volume, detector, template))
+            volume = self._read(case)
+            placed = _Placed(volume)
+            for contender in learning.values():
+                contender.absorb(placed.batch(contender), self.folds.of_case.get(case.case))
             self.progress("baselines", done / self.total)
-        for name, (detector, _) in learning.items():
+        for name, contender in learning.items():
             try:
                 if not self.train:
                     raise InputError("the cohort has no training normals")
-                detector.finish()
+                contender.finish()
             except InputError as error:
                 self.missing[name] = str(error).rstrip(".")
-                del detectors[name]
+                del found[name]
 
     def _atlas(self) -> Atlas | str:
         """Where every voxel has a place, or the reason why there is none."""
@@ -241,40 +263,42 @@ class Fitting:
 
     # -- the calibration normals
 
-    def _calibrated(self, detectors: dict[str, tuple[Detector, Template | None]]) -> dict[str, Model]:
+    def _calibrated(self, found: dict[str, Contender]) -> dict[str, Model]:
         if len(self.calibrate) < 2:
-            self.missing |= dict.fromkeys(detectors, _FEW)
+            self.missing |= dict.fromkeys(found, _FEW)
             return {}
         before = self.model.calibration
         with ExitStack() as stack:
             gatherings = {
-                name: stack.enter_context(Gathering(before.reducer, before.threshold.least_size)) for name in detectors
+                name: stack.enter_context(Gathering(before.reducer, before.threshold.least_size)) for name in found
             }
             for done, case in enumerate(self.calibrate, 1):
-                volume = self._read(case, "calibrate")
-                for ready, names in self._ready(volume, detectors):
+                volume = self._read(case)
+                fold = self.folds.of_case.get(case.case)
+                for ready, names in self._ready(volume, found):
                     for name in names:
-                        gatherings[name].add(volume, score_ready(detectors[name][0], ready, self.device))
+                        judge = found[name].judge_of(fold)
+                        gatherings[name].add(volume, score_ready(judge, ready, self.device))
+                        judge.cpu()
                 self.progress("baselines", (len(self.train) + done) / self.total)
             maps = {}
-            for done, (name, (detector, template)) in enumerate(detectors.items(), 1):
-                maps[name] = baseline_model(name, self.model, detector.cpu(), template, gatherings[name].calibration())
-                finished = len(self.train) + len(self.calibrate) * (1 + done / len(detectors))
+            for done, (name, contender) in enumerate(found.items(), 1):
+                calibration = gatherings[name].calibration()
+                maps[name] = baseline_model(name, self.model, contender.detector.cpu(), contender.template, calibration)
+                finished = len(self.train) + len(self.calibrate) * (1 + done / len(found))
                 self.progress("baselines", finished / self.total)
         return maps
 
-    def _ready(
-        self, volume: Volume, detectors: dict[str, tuple[Detector, Template | None]]
-    ) -> Iterable[tuple[Ready, list[str]]]:
-        """The volume made ready once for every grid, with the names of the detectors on it."""
+    def _ready(self, volume: Volume, found: dict[str, Contender]) -> Iterable[tuple[Ready, list[str]]]:
+        """The volume made ready once for every grid, with the names of the baselines on it."""
         grids: list[tuple[InputSpec, Template | None, list[str]]] = []
-        for name, (detector, template) in detectors.items():
+        for name, contender in found.items():
             for spec, known, names in grids:
-                if spec == detector.spec and known is template:
+                if spec == contender.detector.spec and known is contender.template:
                     names.append(name)
                     break
             else:
-                grids.append((detector.spec, template, [name]))
+                grids.append((contender.detector.spec, contender.template, [name]))
         for spec, template, names in grids:
             yield make_ready(volume, spec, template), names
 
@@ -298,7 +322,7 @@ class Fitting:
         return [case.label for case in self.validate]
 
     def _statistics(self, role: str, cases: Sequence[Case]) -> list[Row]:
-        return [statistics_of(self._read(case, role), self.model.detector.spec) for case in cases]
+        return [statistics_of(self._read(case), self.model.detector.spec) for case in cases]
 
     def _metadata(self, role: str, cases: Sequence[Case]) -> list[Row]:
         rows: list[Row] = [covariates_of(case.covariates)[0] for case in cases]
@@ -306,10 +330,10 @@ class Fitting:
             raise ValueError("the manifest has no column such as age or sex")
         return rows
 
-    def _read(self, case: Case, role: str) -> Volume:
+    def _read(self, case: Case) -> Volume:
         volume = load_case_volume(case)
         check_fits(volume, self.model.detector.spec)
-        self.images[role].add(pixel_hash(volume))
+        self.images[case.split].add(pixel_hash(volume))
         return volume
 
 
@@ -318,9 +342,21 @@ def _alone(spec: InputSpec) -> InputSpec:
     return replace(spec, kind="slices", neighbours=0) if spec.kind == "2.5d" else spec
 
 
-def _placed(volume: Volume, detector: Detector, template: Template | None) -> Batch:
-    """A normal as a detector learns from it; intensities alone need no alignment."""
-    if isinstance(detector, CLASSES["voxel_intensity"]):
-        image, foreground, _ = as_normal(volume, detector.spec)
-        return Batch(torch.from_numpy(image)[None, None], torch.from_numpy(foreground)[None, None])
-    return prepare(volume, detector.spec, template).batch
+class _Placed:
+    """A normal as baselines learn from it, aligned once for all of one grid; intensities alone need no alignment."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self._batches: list[tuple[InputSpec, Template | None, Batch]] = []
+
+    def batch(self, contender: Contender) -> Batch:
+        spec, template = contender.detector.spec, contender.template
+        if isinstance(contender.detector, CLASSES["voxel_intensity"]):
+            image, foreground, _ = as_normal(self.volume, spec)
+            return Batch(torch.from_numpy(image)[None, None], torch.from_numpy(foreground)[None, None])
+        for known, of, batch in self._batches:
+            if known == spec and of is template:
+                return batch
+        batch = prepare(self.volume, spec, template).batch
+        self._batches.append((spec, template, batch))
+        return batch

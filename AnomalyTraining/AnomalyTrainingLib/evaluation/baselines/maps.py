@@ -85,20 +85,34 @@ class BlurResidual(Detector):
 class MeanImageResidual(Detector):
     """Absolute difference from the mean of the training normals, on a template's grid.
 
+    A voxel's mean is over the normals whose foreground covers it, as that of a template.
+
     Parameters
     ----------
     shape
         (D, H, W) of the template.
     """
 
+    passes = 1
+
     mean: Tensor
 
     def __init__(self, spec: InputSpec, *, shape: Sequence[int]) -> None:
         super().__init__(spec)
         self.register_buffer("mean", torch.zeros(tuple(int(n) for n in shape)))
+        self._total = torch.zeros_like(self.mean)
+        self._covered = torch.zeros_like(self.mean)
 
     def config(self) -> dict[str, Any]:
         return {"shape": list(self.mean.shape)}
+
+    def absorb(self, batch: Batch) -> None:
+        self._total += batch.image.mean(dim=1).sum(dim=0)
+        self._covered += batch.foreground[:, 0].sum(dim=0)
+
+    def finish(self) -> None:
+        self.mean = self._total / self._covered.clamp(min=1)
+        self._total, self._covered = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
 
     def score(self, batch: Batch) -> Scores:
         return Scores(map=_inside((batch.image - self.mean).abs(), batch))
