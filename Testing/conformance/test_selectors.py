@@ -110,6 +110,19 @@ def test_only_nodes_with_the_asked_attribute_are_offered(scene: Any) -> None:
     assert [offered.GetID() for offered in made.nodes()] == [node.GetID()]
 
 
+def test_nodes_whose_ids_are_hidden_are_not_offered_and_the_current_one_stays(scene: Any) -> None:
+    made = selector(scene, noneEnabled=True)
+    kept, hidden = add(scene, "kept"), add(scene, "hidden")
+    made.setCurrentNode(kept)
+    heard = changes(made)
+    made.sortFilterProxyModel().hiddenNodeIDs = [hidden.GetID()]
+    assert made.nodes() == [kept] and made.currentNode() is kept and heard == []
+    made.setCurrentNode(hidden)
+    assert made.currentNode() is None
+    made.sortFilterProxyModel().hiddenNodeIDs = []
+    assert made.nodeCount() == 2
+
+
 def test_the_users_choice_is_told_as_an_activation(scene: Any) -> None:
     made = selector(scene, noneEnabled=True)
     add(scene, "first")

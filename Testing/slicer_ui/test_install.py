@@ -30,6 +30,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.torch = self.extension_loaded = self.extension_fetched = False
+        self.extension_enabled = True
         self.packages = ["nibabel>=5.2"]
         self.done: list[str] = []
         self.fails: Exception | None = None
@@ -43,6 +44,9 @@ class Machine:
     def awaits_restart(self) -> bool:
         return self.extension_fetched and not self.extension_loaded
 
+    def is_disabled(self) -> bool:
+        return self.awaits_restart() and not self.extension_enabled
+
     def missing_packages(self) -> list[str]:
         return self.packages
 
@@ -55,9 +59,13 @@ class Machine:
         self._do("extension")
         self.extension_fetched = True
 
+    def enable_extension(self) -> None:
+        self._do("enable")
+        self.extension_enabled = True
+
     def restart(self) -> None:
         self._do("restart")
-        self.extension_loaded = self.extension_fetched
+        self.extension_loaded = self.extension_fetched and self.extension_enabled
 
     def install_torch(self) -> None:
         self._do("torch")
@@ -83,6 +91,49 @@ def test_after_a_restart_a_new_slicer_goes_on_where_the_old_one_stopped() -> Non
     assert Installation(machine).steps()[0] is Step.RESTART
     machine.extension_loaded = True  # the user restarted Slicer by hand
     assert Installation(machine).steps() == [Step.TORCH, Step.PACKAGES]
+
+
+def test_a_disabled_extension_is_enabled_before_the_restart_that_would_not_load_it() -> None:
+    machine = Machine()
+    machine.extension_fetched, machine.extension_enabled = True, False
+    installation = Installation(machine)
+    assert installation.steps()[:2] == [Step.ENABLE, Step.RESTART]
+    assert installation.describe(Step.ENABLE).startswith("PyTorch is installed but disabled: enable it")
+    while installation.steps():
+        installation.advance()
+    assert machine.done == ["enable", "restart", "torch", "packages"]
+
+
+class Extensions:
+    """Slicer's model of extensions, with the PyTorch extension installed and switched off."""
+
+    def __init__(self, compatible: bool) -> None:
+        self.enabled, self.compatible = False, compatible
+
+    def isExtensionInstalled(self, name: str) -> bool:
+        return name == "PyTorch"
+
+    def isExtensionEnabled(self, name: str) -> bool:
+        return self.enabled
+
+    def setExtensionEnabled(self, name: str, value: bool) -> None:
+        self.enabled = value and self.compatible
+
+
+def test_slicers_own_model_is_asked_and_a_refusal_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import slicer
+
+    environment = SlicerEnvironment(RESOURCES / "requirements.txt")
+    for compatible in (True, False):
+        model = Extensions(compatible)
+        monkeypatch.setattr(type(slicer.app), "extensionsManagerModel", lambda app, model=model: model, raising=False)
+        assert environment.awaits_restart() and environment.is_disabled()
+        if compatible:
+            environment.enable_extension()
+            assert environment.awaits_restart() and not environment.is_disabled()
+        else:
+            with pytest.raises(InputError, match="PyTorch is installed but disabled"):
+                environment.enable_extension()
 
 
 def test_an_extension_that_is_loaded_already_needs_no_restart() -> None:

@@ -61,12 +61,38 @@ def test_the_volume_that_is_looked_at_is_the_default_input(panel: Any) -> None:
     picture("ready")
 
 
-def test_label_maps_are_not_offered_and_results_are_refused(shown: Any) -> None:
-    selector = shown.ui.inputSelector
-    offered = [selector.nodeFromIndex(index).GetName() for index in range(selector.nodeCount())]
-    assert not [name for name in offered if "labels" in name or "scored area" in name]
-    shown.parameters.inputVolume = shown.results.score
-    assert not shown.ui.scoreButton.enabled and "This is a result" in shown.ui.stageLabel.text
+def offered(panel: Any) -> list[str]:
+    selector = panel.ui.inputSelector
+    return [selector.nodeFromIndex(index).GetName() for index in range(selector.nodeCount())]
+
+
+def test_only_scans_are_offered_no_results_and_no_label_maps(shown: Any, starter_result: ScoreResult) -> None:
+    import slicer
+
+    assert offered(shown) == ["brain_flair_3mm"] and shown.ui.inputSelector.currentNode() is shown.results.input
+    shown.on_scored(shown.results.input, starter_result)
+    assert offered(shown) == ["brain_flair_3mm"] and shown.ui.inputSelector.currentNode() is shown.results.input
+    gone = shown.results.score.GetID()
+    shown.results.remove()
+    again = slicer.mrmlScene.AddNode(slicer.vtkMRMLScalarVolumeNode())
+    again.SetName("mine")
+    while again.GetID() != gone and len(offered(shown)) < 9:  # IDs are given again in the end
+        again = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "mine")
+    assert set(offered(shown)) == {"brain_flair_3mm", "mine"}
+
+
+def test_results_are_not_offered_in_a_scene_that_was_saved_with_them(shown: Any, tmp_path: Path) -> None:
+    import slicer
+
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert offered(shown) == ["brain_flair_3mm"] and shown.results is not None
+
+
+def test_a_result_that_is_chosen_all_the_same_is_refused(shown: Any) -> None:
+    shown.parameters.inputVolume = shown.results.score  # as a script may do it
+    assert not shown.ui.scoreButton.enabled and shown.ui.stageLabel.text
 
 
 def test_widgets_and_parameters_follow_each_other(panel: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import slicer
@@ -46,6 +46,10 @@ class InputView:
             index = self._ui.modalityCombo.findData(modality_of(node))
             self._ui.modalityCombo.setCurrentIndex(max(0, index))
         self._filling = False
+
+    def leave_out(self, nodes: Iterable[Any]) -> None:
+        """Offer all volumes but these: results are volumes too, and no scans."""
+        self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = [node.GetID() for node in nodes]
 
     def _choose(self) -> None:
         if self._filling or self._node is None:

@@ -35,6 +35,7 @@ class Step(enum.Enum):
     """What has to be done before a volume can be scored, in this order."""
 
     EXTENSION = "extension"
+    ENABLE = "enable"
     RESTART = "restart"
     TORCH = "torch"
     PACKAGES = "packages"
@@ -52,11 +53,17 @@ class Environment(Protocol):
     def awaits_restart(self) -> bool:
         """Whether the PyTorch extension is installed but not loaded yet."""
 
+    def is_disabled(self) -> bool:
+        """Whether the PyTorch extension is installed but switched off, so that no restart would load it."""
+
     def missing_packages(self) -> list[str]:
         """Requirements of the module that are not met, torch aside."""
 
     def install_extension(self) -> None:
         """Fetch the PyTorch extension."""
+
+    def enable_extension(self) -> None:
+        """Switch the PyTorch extension on; it is loaded by the next restart."""
 
     def restart(self) -> None:
         """Restart Slicer."""
@@ -79,7 +86,9 @@ class Installation:
         steps = []
         if not self._environment.has_torch():
             if not self._environment.has_torch_installer():
-                if not self._environment.awaits_restart():
+                if self._environment.is_disabled():
+                    steps.append(Step.ENABLE)
+                elif not self._environment.awaits_restart():
                     steps.append(Step.EXTENSION)
                 steps.append(Step.RESTART)
             steps.append(Step.TORCH)
@@ -100,6 +109,7 @@ class Installation:
             return
         action = {
             Step.EXTENSION: self._environment.install_extension,
+            Step.ENABLE: self._environment.enable_extension,
             Step.RESTART: self._environment.restart,
             Step.TORCH: self._environment.install_torch,
             Step.PACKAGES: self._environment.install_packages,
@@ -120,6 +130,7 @@ class Installation:
             return _("Packages: {names}").format(names=", ".join(self._environment.missing_packages()))
         return {
             Step.EXTENSION: _("Slicer's PyTorch extension (small)"),
+            Step.ENABLE: _("PyTorch is installed but disabled: enable it here or in the Extensions Manager"),
             Step.RESTART: _("Restart of Slicer (your scene is not kept: save it first)"),
             Step.TORCH: _("PyTorch (0.2 GB, with a graphics card about 3 GB; takes minutes)"),
         }[step]
@@ -148,6 +159,9 @@ class SlicerEnvironment:
         model = _extensions()
         return model is not None and bool(model.isExtensionInstalled(EXTENSION)) and not self.has_torch_installer()
 
+    def is_disabled(self) -> bool:
+        return self.awaits_restart() and not _extensions().isExtensionEnabled(EXTENSION)
+
     def missing_packages(self) -> list[str]:
         wanted = slicer.packaging.load_requirements(self._requirements)
         return [str(requirement) for requirement in wanted if not slicer.packaging.pip_check(requirement)]
@@ -166,6 +180,13 @@ class SlicerEnvironment:
         if not fetched:
             raise InputError(
                 _("The PyTorch extension could not be fetched; install it in the Extensions Manager, and try again.")
+            )
+
+    def enable_extension(self) -> None:
+        _extensions().setExtensionEnabled(EXTENSION, True)
+        if self.is_disabled():  # Slicer refuses one that was made for another version
+            raise InputError(
+                _("PyTorch is installed but disabled, and cannot be enabled here: look into the Extensions Manager.")
             )
 
     def restart(self) -> None:
@@ -215,7 +236,7 @@ def _kept_versions() -> list[str]:
     return kept
 
 
-def _extensions() -> Any | None:
-    """Slicer's model of extensions; a Slicer may be built without."""
+def _extensions() -> Any:
+    """Slicer's model of extensions; None in a Slicer that was built without."""
     getter = getattr(slicer.app, "extensionsManagerModel", None)
     return getter() if getter is not None else None

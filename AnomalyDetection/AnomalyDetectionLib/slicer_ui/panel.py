@@ -154,6 +154,7 @@ class Panel(VTKObservationMixin):
             return
         self._following = True
         try:
+            self._leave_out_results()
             node = self._parameters.inputVolume
             self.input.show(node)
             self.models.show(self._parameters.modelSha256)
@@ -236,6 +237,7 @@ class Panel(VTKObservationMixin):
         self._following = True  # the former results go, which is no reason to look for others
         try:
             results = Results.create(volume_node, result)
+            self._leave_out_results()
         finally:
             self._following = False
         self.run.log(_("Scored {volume} on {device}.").format(volume=volume_node.GetName(), device=result.device))
@@ -281,6 +283,10 @@ class Panel(VTKObservationMixin):
                 self.result.show_layers(*showing.layers(results))
             else:
                 self._show_in_views(results)
+
+    def _leave_out_results(self) -> None:
+        """Let the selector of volumes offer scans only."""
+        self.input.leave_out(results.score for results in Results.all())
 
     def _show_in_views(self, results: Results) -> None:
         showing.show(results, self.parameters.opacity)
@@ -375,6 +381,7 @@ class Panel(VTKObservationMixin):
     def _on_node_removed(self, caller: Any, event: Any) -> None:
         if slicer.mrmlScene.IsClosing() or self._following:
             return
+        self._leave_out_results()  # another volume may get the ID of the one that has gone
         if self.session.volume_is_gone:
             self.session.cancel()
         if self._parameters is None:

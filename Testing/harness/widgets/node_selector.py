@@ -19,6 +19,23 @@ Property: Any = QtCore.Property
 Signal: Any = QtCore.Signal
 
 
+class SortFilterProxyModel(QtCore.QObject):
+    """What a selector leaves out (qMRMLSortFilterProxyModel), as far as code sets it there and not on the selector."""
+
+    def __init__(self, selector: qMRMLNodeComboBox) -> None:
+        super().__init__(selector)
+        self._selector = selector
+        self._hidden: list[str] = []
+
+    def setHiddenNodeIDs(self, identities: Any) -> None:
+        """Never offer the nodes with these IDs."""
+        if self._hidden != list(identities):
+            self._hidden = list(identities)
+            self._selector._filter_again()
+
+    hiddenNodeIDs = Property("QStringList", lambda self: list(self._hidden), setHiddenNodeIDs)
+
+
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """Selects a node of the types `nodeTypes` from the scene."""
 
@@ -49,6 +66,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         policy = QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         self._combo.setSizeAdjustPolicy(policy)
         self._model: Any = self._combo.model()
+        self._filter = SortFilterProxyModel(self)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._combo)
@@ -175,6 +193,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return [node for node in nodes if self._accepts(node)]
 
     def _accepts(self, node: Any) -> bool:
+        if node.GetID() in self._filter.property("hiddenNodeIDs"):
+            return False
         if node.GetHideFromEditors() and not self._show["hidden"]:
             return False
         return not self._types or any(self._fits(node, name) for name in self._types)
@@ -313,6 +333,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def comboBox(self) -> QtWidgets.QComboBox:
         return self._combo
+
+    def sortFilterProxyModel(self) -> SortFilterProxyModel:
+        return self._filter
 
     def addAttribute(self, class_name: str, attribute: str, value: str | None = None) -> None:
         """Offer nodes of a type only if they have this attribute (with this value)."""
