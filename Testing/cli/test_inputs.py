@@ -130,6 +130,7 @@ def test_a_manifest_may_name_one_of_several_images_of_a_series(tmp_path: Path) -
         ("image,label\na.nii,0\n", "no column 'case'"),
         ("case;image\na;b\n", "separated by semicolons"),
         ("case,image_t1,image_flair\na,b,c\n", "several channels"),
+        ("case,image,image_flair\na,b,c\n", r"several channels a case \(image_flair\)"),
         ("case,image\na,\n", "line 2: the column 'image' is empty"),
         ("case,image\na,x.nii\na,y.nii\n", "line 3: the case 'a' stands in line 2 already"),
         ("case,image,slice\na,x.nii,-1\n", "'slice' is '-1'"),

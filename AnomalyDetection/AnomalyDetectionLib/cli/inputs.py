@@ -214,12 +214,15 @@ def manifest_rows(path: Path) -> list[Row]:
 
 
 def _check_header(name: str, header: list[str]) -> None:
+    if others := [column for column in header if _SECOND_IMAGE.fullmatch(column)]:
+        raise InputError(
+            f"{name}: this manifest has several channels a case ({', '.join(others)}), and scoring takes one; leave "
+            "the one the model was made for, under the name 'image'."
+        )
     if "case" in header and "image" in header:
         return
     if len(header) == 1 and ";" in header[0]:
         raise InputError(f"{name}: the columns are separated by semicolons; save the table with commas.")
-    if any(_SECOND_IMAGE.fullmatch(column) for column in header):
-        raise InputError(f"{name}: this manifest has several channels a case, and scoring takes one column 'image'.")
     missing = " and ".join(repr(column) for column in ("case", "image") if column not in header)
     raise InputError(f"{name}: the manifest has no column {missing}; its first line must name it.")
 

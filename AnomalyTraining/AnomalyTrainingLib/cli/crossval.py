@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     from AnomalyDetectionLib.models.devices import choose_device
 
+    from ..cohorts.channels import channel_of_config
     from ..cohorts.checks import check_cohort
     from ..cohorts.manifest import read_manifest
     from ..cohorts.splits import folds
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.run import Settings
 
     config = chosen_configuration(args)
-    cohort = read_manifest(args.cohort)
+    cohort = channel_of_config(read_manifest(args.cohort), config.input.channels)
     folds(cohort, args.folds, group=args.group, seed=args.seed)  # refused before a folder is made
     cluster = args.cluster or args.group
     settings = Settings(cluster=cluster, device=args.device, seed=args.seed)

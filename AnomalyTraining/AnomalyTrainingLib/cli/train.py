@@ -3,7 +3,8 @@
 CONFIG is a YAML file or the name of a recipe that ships with the software.  The cohort's manifest must say in its
 column split which normals are for training (train) and which for calibration (calibrate); all its images and masks are
 checked first, as `cohort check` does.  RUN holds the fitted model; `slicer-anomaly export RUN --out BUNDLE` makes a
-bundle of it.
+bundle of it.  Where the manifest has several images a case (`image_t1`, `image_flair`), `--set input.channels=[flair]`
+chooses the one to train on; the model then takes the same one of other manifests.
 
 With fewer than 60 normals in train and calibrate together each is used for both: scored by a detector that was fitted
 to the others, fold by fold, while the final one is fitted to all (`calibration: {method: auto | split | cross}`).  A
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     check_seed(args.seed)
 
     from AnomalyDetectionLib.models.devices import choose_device
+    from AnomalyTrainingLib.cohorts.channels import channel_of_config
     from AnomalyTrainingLib.cohorts.checks import check_cohort
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
     from AnomalyTrainingLib.evaluation.baselines.fit import attach_baselines
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from AnomalyTrainingLib.training.run import check_place, train
 
     config = chosen_configuration(args)
-    cohort = read_manifest(args.cohort)
+    cohort = channel_of_config(read_manifest(args.cohort), config.input.channels)
     roles = Roles.of(cohort, config)  # refuses a cohort without the normals it needs before a folder is made
     check_place(config, cohort, args.out, seed=args.seed, resume=args.resume)
     choose_device(args.device, 0)

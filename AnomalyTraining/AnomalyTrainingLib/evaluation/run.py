@@ -20,6 +20,7 @@ from AnomalyDetectionLib.imaging.write import atomically
 from AnomalyDetectionLib.models.manifest import ATTACHED
 from AnomalyDetectionLib.scoring.model import Model
 
+from ..cohorts.channels import channel_of_model
 from ..cohorts.manifest import Case, Cohort, load_case_mask, load_case_volume
 from .baselines import SUPERVISED
 from .baselines.fit import fit_baselines
@@ -116,6 +117,8 @@ def judge_cohort(
         If there is no case to judge or none could be judged, the cases are not held out, or the folder holds another
         evaluation.
     """
+    for judge in (model, *((ceiling,) if ceiling else ())):
+        cohort = channel_of_model(cohort, judge.detector.spec.channels)
     cases = cases_of(cohort, settings)
     seen = Seen(model, settings.split)
     seen.check_patients(cases)

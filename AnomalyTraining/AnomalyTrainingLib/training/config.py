@@ -68,6 +68,15 @@ class InputSection(_Section):
     spacing: tuple[float, float, float] | None = None
     size: tuple[int, ...] | None = None
     neighbours: int = Field(0, ge=0, le=32)
+    channels: tuple[str, ...] = ()
+    """Of a manifest with several (`image_t1`, `image_flair`), the one that is used; empty for the only one."""
+
+    @field_validator("channels")
+    @classmethod
+    def _is_one(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > 1:
+            raise ValueError("a model looks at one channel of a case; name one")
+        return value
 
     @field_validator("intensity", "foreground")
     @classmethod
@@ -77,7 +86,8 @@ class InputSection(_Section):
 
     def spec(self) -> InputSpec:
         """The same as an `InputSpec`."""
-        return InputSpec(**self.model_dump())
+        values = self.model_dump()
+        return InputSpec(**(values if self.channels else {k: v for k, v in values.items() if k != "channels"}))
 
 
 class FindingsSection(_Section):

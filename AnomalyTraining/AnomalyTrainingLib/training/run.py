@@ -24,6 +24,7 @@ from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.models.bundle import load_bundle, read_attachments, write_bundle
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.registry import detector_class
+from AnomalyTrainingLib.cohorts.channels import channel_of_config
 from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 
 from .calibrating import as_model, held_out, out_of_fold
@@ -75,6 +76,7 @@ def train(
     """
     out = Path(out)
     started = time.monotonic()
+    cohort = channel_of_config(cohort, config.input.channels)
     roles = Roles.of(cohort, config)
     state = _begin(out, _identity(config, cohort, seed), resume)
     if state["state"] == "done":
