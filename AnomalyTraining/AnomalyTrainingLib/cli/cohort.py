@@ -26,6 +26,8 @@ from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError
 
 from ..synthesis import ANATOMY_NAMES, CONTRAST_NAMES, LESION_NAMES
+from . import datasets
+from .splitting import add_out, add_split, check_split, split
 
 if TYPE_CHECKING:  # what needs torch or pydicom is imported when it is needed: the help answers at once
     from ..cohorts.manifest import Case
@@ -36,9 +38,11 @@ _HELP = argparse.RawDescriptionHelpFormatter
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One sub-command for each kind of source, and one for the checks."""
-    sources = parser.add_subparsers(dest="source_kind", required=True, metavar="{folder,dicom,phantom,check}")
+    kinds = ",".join(["folder", "dicom", *datasets.KINDS, "phantom", "check"])
+    sources = parser.add_subparsers(dest="source_kind", required=True, metavar=f"{{{kinds}}}")
     _add_folder(sources)
     _add_dicom(sources)
+    datasets.add_datasets(sources)
     _add_phantom(sources)
     _add_check(sources)
 
@@ -48,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
     if args.source_kind == "check":
         return _check(args)
     from ..cohorts.manifest import write_manifest
-    from ..cohorts.splits import assign_splits
 
     out = Path(args.out)
     if out.suffix.lower() != ".csv":
@@ -59,9 +62,8 @@ def run(args: argparse.Namespace) -> int:
         if args.source_kind == "phantom":
             cases: Sequence[Case] = _make_phantoms(args, out, progress)
         else:
-            cases = _read_folder(args) if args.source_kind == "folder" else _read_dicom(args, progress)
-            if args.split:
-                cases = assign_splits(cases, seed=args.split_seed)
+            check_split(args)
+            cases = split(_read(args, out, progress), args)
             write_manifest(cases, out)
         _report(cases, out, progress)
     return 0
@@ -87,6 +89,14 @@ def _check(args: argparse.Namespace) -> int:
         progress.say(f"{args.manifest}: no problem was found.")
         progress.result({"manifest": str(args.manifest), "splits": rows(report), "warnings": warnings, "notes": notes})
     return 0
+
+
+def _read(args: argparse.Namespace, out: Path, progress: Progress) -> list[Case]:
+    if args.source_kind == "folder":
+        return _read_folder(args)
+    if args.source_kind == "dicom":
+        return _read_dicom(args, progress)
+    return datasets.read(args, out, progress)
 
 
 def _read_folder(args: argparse.Namespace) -> list[Case]:
@@ -208,8 +218,8 @@ def _add_folder(sources: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--masks", metavar="DIR", help="masks of the abnormal images, named as they are below SRC/abnormal"
     )
-    _add_common(parser)
-    _add_split(parser)
+    add_out(parser)
+    add_split(parser)
 
 
 def _add_dicom(sources: argparse._SubParsersAction) -> None:
@@ -229,8 +239,8 @@ def _add_dicom(sources: argparse._SubParsersAction) -> None:
         "(default: a random one, so that names mean nothing outside this manifest)",
     )
     parser.add_argument("--label", type=int, choices=(0, 1), default=0, help="label of all cases (default 0, normal)")
-    _add_common(parser)
-    _add_split(parser)
+    add_out(parser)
+    add_split(parser)
 
 
 def _add_phantom(sources: argparse._SubParsersAction) -> None:
@@ -282,7 +292,7 @@ def _add_phantom(sources: argparse._SubParsersAction) -> None:
         help="splits by anatomy, names or patterns: train=head_0[1-7] calibrate=head_09 validate=head_08 test=head_1*; "
         "lesions of train and calibrate, and anatomies not named, stay without a split",
     )
-    _add_common(parser)
+    add_out(parser)
 
 
 def _add_check(sources: argparse._SubParsersAction) -> None:
@@ -296,20 +306,3 @@ def _add_check(sources: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("manifest", metavar="cohort.csv", type=Path, help="the manifest")
     add_progress_option(parser)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="cohort.csv", help="the manifest to write")
-    add_progress_option(parser)
-
-
-def _add_split(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--split",
-        action="store_true",
-        help="assign splits by patient: normals 50 %% train, 20 %% calibrate, 15 %% validate, 15 %% test; patients "
-        "with an abnormal case half validate, half test",
-    )
-    parser.add_argument(
-        "--split-seed", type=int, default=0, metavar="N", help="another seed, another assignment (default 0)"
-    )

@@ -185,7 +185,8 @@ def write_manifest(cases: Iterable[Case], path: str | Path) -> Path:
     problems = [problem for check in (_unique_cases, _usable_names) for problem in check(cases)]
     if problems:
         raise problems_error(path, "manifest", problems)
-    rows = [_row_of(case, path.parent) for case in cases]
+    folder = str(path.parent / "_")[:-1]  # ends in a separator
+    rows = [_row_of(case, folder) for case in cases]
     used = {name for row in rows for name, value in row.items() if value}
     channels = [_column(channel) for channel in dict.fromkeys(c for case in cases for c in case.images)]
     covariates = list(dict.fromkeys(name for case in cases for name in case.covariates))
@@ -295,7 +296,7 @@ def _number(cell: str) -> int | None:
     return int(cell) if re.fullmatch(r"\d{1,9}", cell, re.ASCII) else None
 
 
-def _row_of(case: Case, folder: Path) -> dict[str, str]:
+def _row_of(case: Case, folder: str) -> dict[str, str]:
     row = {
         "case": case.case,
         "patient": case.patient,
@@ -343,9 +344,10 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _written(path: Path, folder: Path) -> str:
-    absolute = Path(os.path.normpath(path.absolute()))
-    return absolute.relative_to(folder).as_posix() if absolute.is_relative_to(folder) else str(absolute)
+def _written(path: Path, folder: str) -> str:
+    """Relative where the path lies under the folder; as text, for large cohorts have 100,000 of them."""
+    absolute = os.path.normpath(path if path.is_absolute() else path.absolute())
+    return absolute[len(folder) :].replace(os.sep, "/") if absolute.startswith(folder) else absolute
 
 
 def problems_error(path: Path, what: str, problems: Sequence[str]) -> InputError:

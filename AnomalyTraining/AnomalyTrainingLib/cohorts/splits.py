@@ -16,21 +16,29 @@ NORMAL_SHARES: Mapping[str, float] = {"train": 0.50, "calibrate": 0.20, "validat
 ABNORMAL_SHARES: Mapping[str, float] = {"test": 0.5, "validate": 0.5}
 """Patients with any abnormal case are only ever judged, never learnt from; an odd one is for the test."""
 
+LEARNT_SHARES: Mapping[str, float] = {"train": 0.70, "validate": 0.15, "test": 0.15}
+"""Shares of the abnormal patients where a detector learns from labels or masks."""
+
 _REST_SHARES = {s: share / (1 - NORMAL_SHARES["test"]) for s, share in NORMAL_SHARES.items() if s != "test"}
 """Of the normal groups that a fold does not hold out."""
 
-STRATA = ("site", "lesion")
+STRATA = ("site", "region", "lesion")
 """Columns whose values are spread evenly over the splits, as are labels and masks."""
 
 _Stratum = tuple[int, tuple[str, ...], bool]
 """Label, values of `STRATA`, whether there is a mask."""
 
 
-def assign_splits(cases: Iterable[Case], *, seed: int = 0) -> list[Case]:
-    """The same cases with a split each, by patient and stratified by label, site, kind of lesion and having a mask.
+def assign_splits(cases: Iterable[Case], *, seed: int = 0, supervised: bool = False) -> list[Case]:
+    """The same cases with a split each, by patient and stratified by label, site, region, lesion and having a mask.
 
     A patient is abnormal if any of their cases is.  The outcome depends on what is stratified by, the patients'
     identifiers and the seed only, not on the order of the rows.
+
+    Parameters
+    ----------
+    supervised
+        Abnormal patients are learnt from too (`LEARNT_SHARES`): for detectors that learn from labels or masks.
 
     Raises
     ------
@@ -46,8 +54,69 @@ def assign_splits(cases: Iterable[Case], *, seed: int = 0) -> list[Case]:
             "name the splits in the manifest's 'split' column instead."
         )
     assigned = _spread(normal, patients, NORMAL_SHARES, seed)
-    assigned |= _spread(patients.keys() - set(normal), patients, ABNORMAL_SHARES, seed)
+    shares = LEARNT_SHARES if supervised else ABNORMAL_SHARES
+    assigned |= _spread(patients.keys() - set(normal), patients, shares, seed)
     return [replace(case, split=assigned[case.patient]) for case in cases]
+
+
+def assign_mixed(cases: Iterable[Case], *, seed: int = 0) -> list[Case]:
+    """The same cases with a split each, by patient, for patients who have normal and abnormal cases alike.
+
+    That is so for slices of tumour patients, whose tumour-free slices serve as the normals: all patients are dealt out
+    in `NORMAL_SHARES`, and of those in train and calibrate a detector that learns normals takes the normal cases.
+
+    Raises
+    ------
+    InputError
+        If there are fewer patients than splits.
+    """
+    cases = list(cases)
+    patients = _strata(cases, lambda case: case.patient)
+    if len(patients) < len(NORMAL_SHARES):
+        raise InputError(
+            f"{len(patients)} patients are too few to split: each of {', '.join(NORMAL_SHARES)} needs one."
+        )
+    assigned = _spread(patients, patients, NORMAL_SHARES, seed)
+    return [replace(case, split=assigned[case.patient]) for case in cases]
+
+
+def complete_splits(
+    cases: Iterable[Case], *, seed: int = 0, supervised: bool = False, more_normals: bool = False
+) -> list[Case]:
+    """The same cases, the patients of the split test as they are, the others dealt to the other splits.
+
+    For data sets that come with a test set of their own.  The shares of the others are those of `assign_splits`
+    without the test; where no case has the split test, it is `assign_splits`.
+
+    Parameters
+    ----------
+    more_normals
+        The published test set has too few normals to judge by: further ones go to the test, as in `assign_splits`.
+
+    Raises
+    ------
+    InputError
+        If a patient is in the test set and outside, or too few normal patients are left.
+    """
+    cases = list(cases)
+    held = {case.patient for case in cases if case.split == "test"}
+    if shared := sorted({case.patient for case in cases if case.split != "test"} & held):
+        raise InputError(f"The patient {shared[0]!r} has cases in the published test set and outside it.")
+    if not held:
+        return assign_splits(cases, seed=seed, supervised=supervised)
+    patients = _strata((case for case in cases if case.patient not in held), lambda case: case.patient)
+    normal = {patient for patient, (label, _, _) in patients.items() if label == 0}
+    shares = NORMAL_SHARES if more_normals else _REST_SHARES
+    if len(normal) < len(shares):
+        raise InputError(
+            f"{len(normal)} normal patients outside the published test set are too few to split: each of "
+            f"{', '.join(shares)} needs one."
+        )
+    rest = 1 - LEARNT_SHARES["test"]
+    learnt = {split: share / rest for split, share in LEARNT_SHARES.items() if split != "test"}
+    ill = learnt if supervised else {"validate": 1.0}
+    assigned = _spread(normal, patients, shares, seed) | _spread(patients.keys() - normal, patients, ill, seed)
+    return [replace(case, split=assigned.get(case.patient, "test")) for case in cases]
 
 
 def folds(cases: Iterable[Case], k: int, *, group: str = "patient", seed: int = 0) -> list[list[Case]]:
