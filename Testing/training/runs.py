@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import simulated
 import torch
 
 from AnomalyDetectionLib.cli.main import main
+from AnomalyDetectionLib.imaging.write import write_volume
 
 STOPPED = """
 import os, sys, torch
@@ -33,6 +36,28 @@ Progress.__call__ = report_and_stop
 torch.set_num_threads(1)
 raise SystemExit(main())
 """
+
+
+def write_cohort(folder: Path, config: str) -> Path:
+    """A manifest of three heads to train on, one to validate on and three to calibrate on, beside `config.yaml`."""
+    lines = ["case,patient,image,label,split"]
+    for n, split in enumerate(["train"] * 3 + ["validate"] + ["calibrate"] * 3):
+        write_volume(simulated.head(n), folder / f"head{n}.nii.gz")
+        lines.append(f"n{n},p{n},head{n}.nii.gz,0,{split}")
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    (folder / "config.yaml").write_text(config)
+    return folder / "cohort.csv"
+
+
+def train_arguments(cohort: Path, out: Path) -> list[str]:
+    """`train` with the configuration that lies beside a manifest, on the CPU."""
+    config = cohort.with_name("config.yaml")
+    return ["train", str(config), "--cohort", str(cohort), "--out", str(out), "--device", "cpu"]
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    """The state of the detector that a run made."""
+    return torch.load(run / "model" / "models" / "model.pt", weights_only=True)
 
 
 def run_here(arguments: Sequence[str]) -> list[dict]:

@@ -20,7 +20,7 @@ from monai.transforms import (
     RandShiftIntensity,
 )
 from torch.utils.data import DataLoader
-from training.runs import run_here, run_stopped
+from training.runs import run_here, run_stopped, train_arguments, weights_of, write_cohort
 
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.errors import InputError
@@ -52,15 +52,8 @@ SPEC = InputSpec("slices", ("MR",), "mr-robust", spacing=(8.0, 8.0, 8.0), size=(
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of three heads to train on, one to validate on and three to calibrate on, and a configuration."""
-    folder = tmp_path_factory.mktemp("cohort")
-    lines = ["case,patient,image,label,split"]
-    for n, split in enumerate(["train"] * 3 + ["validate"] + ["calibrate"] * 3):
-        write_volume(simulated.head(n), folder / f"head{n}.nii.gz")
-        lines.append(f"n{n},p{n},head{n}.nii.gz,0,{split}")
-    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
-    (folder / "config.yaml").write_text(CONFIG)
-    return folder / "cohort.csv"
+    """Seven heads, and a configuration beside them."""
+    return write_cohort(tmp_path_factory.mktemp("cohort"), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -69,30 +62,13 @@ def cases(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedCas
     return PreparedCases(read_manifest(cohort).cases[:2], SPEC, None, tmp_path_factory.mktemp("prepared"))
 
 
-def arguments(cohort: Path, out: Path) -> list[str]:
-    return [
-        "train",
-        str(cohort.with_name("config.yaml")),
-        "--cohort",
-        str(cohort),
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    ]
-
-
 @pytest.fixture(scope="module")
 def run_folder(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped; what it told is in `events.json`."""
     out = tmp_path_factory.mktemp("run") / "run"
-    events = run_here(arguments(cohort, out))
+    events = run_here(train_arguments(cohort, out))
     (out / "events.json").write_text(json.dumps(events))
     return out
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "model" / "models" / "model.pt", weights_only=True)
 
 
 @pytest.mark.slow
@@ -101,11 +77,11 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights_to_the_last_bit(
     sent: signal.Signals, code: int, cohort: Path, run_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    assert run_stopped(arguments(cohort, out), "training, epoch 3", sent) == code
+    assert run_stopped(train_arguments(cohort, out), "training, epoch 3", sent) == code
     assert not (out / "model").exists() and (out / "checkpoints" / "last.ckpt").exists()
-    epochs = [e["epoch"] for e in run_here([*arguments(cohort, out), "--resume"]) if e["event"] == "training"]
+    epochs = [e["epoch"] for e in run_here([*train_arguments(cohort, out), "--resume"]) if e["event"] == "training"]
     assert epochs[0] == 3, "the epoch that was cut off is begun again"
-    expected, found = weights(run_folder), weights(out)
+    expected, found = weights_of(run_folder), weights_of(out)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     last, other = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (run_folder, out))
@@ -199,7 +175,7 @@ def test_a_network_that_learns_nothing_is_pointed_out(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     collapsing = ["--set", "options.variational=false", "--set", "training.learning_rate=0.5"]
-    assert main([*arguments(cohort, tmp_path / "run"), *collapsing, "--set", "baselines=none"]) == 0
+    assert main([*train_arguments(cohort, tmp_path / "run"), *collapsing, "--set", "baselines=none"]) == 0
     assert "the network has learnt nothing of the normals" in capsys.readouterr().err
     assert "has learnt nothing" in (tmp_path / "run" / "model" / "docs" / "README.md").read_text(encoding="utf-8")
 

@@ -29,6 +29,7 @@ class Registered:
 
 BUILT_IN: dict[str, Registered] = {
     "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
+    "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
     "zscore": Registered("AnomalyDetectionLib.detectors.zscore:ZScore"),
 }

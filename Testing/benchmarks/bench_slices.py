@@ -1,6 +1,8 @@
-"""Time and memory of the 224 x 224 autoencoder on a 240 x 240 x 155 head (BraTS's size); 10 s are allowed on two cores.
+"""Time and memory of a recipe's network on a 240 x 240 x 155 head (BraTS's size).
 
-    python Testing/benchmarks/bench_autoencoder.py [RECIPE] [--threads 2]
+    python Testing/benchmarks/bench_slices.py RECIPE [--threads 2]
+
+`autoencoder_brain` and `brain_denoising` are allowed 10 s on two cores.
 
 Prints the best of three warm scores and its stages, the processor time it took (what it would take on a quiet machine
 with one thread), and the peak memory above the idle process in multiples of the float32 volume.
@@ -23,7 +25,7 @@ REPEATS = 3
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="?", default="autoencoder_brain")
+    parser.add_argument("recipe", help="of a detector of slices, such as autoencoder_brain")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
