@@ -31,6 +31,7 @@ BUILT_IN: dict[str, Registered] = {
     "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
     "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
+    "unet": Registered("AnomalyDetectionLib.detectors.unet:SupervisedUNet"),
     "zscore": Registered("AnomalyDetectionLib.detectors.zscore:ZScore"),
 }
 

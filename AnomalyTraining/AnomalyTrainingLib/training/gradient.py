@@ -49,8 +49,10 @@ def fit_gradient(
 
     Parameters
     ----------
+    cases
+        Normals, and abnormal cases where the detector learns from these.
     validation
-        Normals to tell when to stop; without any, a share of the training patients is kept for it.
+        Those to tell when to stop; without any (normal or abnormal), a share of the training patients is kept for it.
     folder
         Takes the checkpoints and logs, or holds those of a stopped run, which are gone on from.
     slices
@@ -63,15 +65,20 @@ def fit_gradient(
     """
     spec = config.input.spec()
     check_trainable(spec)
-    training, validation = validation_split(cases, validation, config, seed)
+    training, validation = split_by_label(cases, validation, config, seed)
     detector = _initial(config, spec, seed)
     if template is None and spec.grid != "own":
-        template = make_template(spec, training, progress)
+        template = make_template(spec, tuple(case for case in training if case.label == 0), progress)
         on_template(template)
     count = len(training) + len(validation)
 
+    masks = detector.supervision == "masks"
+
     def prepared(cases: tuple[Case, ...], before: int) -> PreparedCases:
-        return PreparedCases(cases, spec, template, slices, lambda done: progress("preparing", (before + done) / count))
+        def told(done: int) -> None:
+            progress("preparing", (before + done) / count)
+
+        return PreparedCases(cases, spec, template, slices, told, masks)
 
     learnt_from, judged_by = batches(
         spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
@@ -92,7 +99,7 @@ def fit_gradient(
     )
     facts = {
         **training_facts(training),
-        "validation normals": len(validation),
+        "validation normals": sum(case.label == 0 for case in validation),
         "seed": seed,
         **{name.replace("_", " "): value for name, value in summary.items()},
     }
@@ -142,16 +149,32 @@ def has_learnt_nothing(summary: Mapping[str, Any], warmup_epochs: int) -> bool:
     return len(counting) > 1 and first - best < LEAST_PROGRESS * abs(first)
 
 
+def split_by_label(
+    training: tuple[Case, ...], validation: tuple[Case, ...], config: TrainConfig, seed: int
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """`validation_split` of normals and of abnormal cases; no patient is left on both sides."""
+    kept: list[Case] = []
+    held: list[Case] = []
+    for label in sorted({case.label for case in training}):
+        alike = [tuple(case for case in cases if case.label == label) for cases in (training, validation)]
+        learnt_from, judged_by = validation_split(alike[0], alike[1], config, seed)
+        kept += learnt_from
+        held += judged_by
+    patients = {case.patient for case in held}
+    return tuple(case for case in kept if case.patient not in patients), tuple(held)
+
+
 def validation_split(
     training: tuple[Case, ...], validation: tuple[Case, ...], config: TrainConfig, seed: int
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Normals to train on and to validate on: the split validate, or a seeded share of the training patients."""
+    """Cases to train on and to validate on: the split validate, or a seeded share of the training patients."""
     if validation:
         return training, validation
     patients = sorted({case.patient for case in training})
     if len(patients) < 2:
+        what = "abnormal cases" if training and training[0].label else "normals"
         raise InputError(
-            "Training needs normals of at least 2 patients, one of them to tell when to stop; add more to the split "
+            f"Training needs {what} of at least 2 patients, one of them to tell when to stop; add more to the split "
             "'train', or one to 'validate'."
         )
     count = min(len(patients) - 1, max(1, round(config.training.validate_share * len(patients))))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.scoring.registry import detector_class
 from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 
 from .config import TrainConfig
@@ -27,11 +28,15 @@ class Roles:
         Normals that the detector is fitted to and calibrated on: the splits of these names, or all of both for both
         where calibration is cross-conformal.
     validate
-        Normals that tell a detector trained by gradient when to stop; may be empty.
+        Normals that tell a detector trained by gradient when to stop, and abnormal cases where it learns from these;
+        may be empty.
     decide
         Normal and abnormal cases that thresholds are chosen on; empty unless they are chosen by ROC.
     folds
         Of cross-conformal calibration; 0 where the calibration normals are held out.
+    abnormal
+        Abnormal cases of the split train that the detector learns from beside the normals; empty for those that learn
+        from normals alone.
     """
 
     train: tuple[Case, ...]
@@ -39,6 +44,7 @@ class Roles:
     validate: tuple[Case, ...] = ()
     decide: tuple[Case, ...] = ()
     folds: int = 0
+    abnormal: tuple[Case, ...] = ()
 
     @classmethod
     def of(cls, cohort: Cohort, config: TrainConfig) -> Roles:
@@ -60,6 +66,15 @@ class Roles:
                 "add them, or use `method: normals`."
             )
         decide = validate if by_roc else ()
+        abnormal: tuple[Case, ...] = ()
+        if detector_class(config.detector).supervision == "masks":
+            abnormal = _with_masks(cohort, "train", config.detector)
+            normals = (*normals, *_with_masks(cohort, "validate", config.detector))
+            if not abnormal:
+                raise InputError(
+                    f"{cohort.path}: {config.detector} learns from abnormal cases with masks, and there is none (label "
+                    "1) in the split 'train'; assign some to it."
+                )
         method = config.calibration.method
         if method == "cross" or (method == "auto" and len(train) + len(calibrate) < CROSS_BELOW):
             both = (*train, *calibrate)
@@ -69,14 +84,19 @@ class Roles:
                     f"{cohort.path}: cross-conformal calibration needs normals (label 0) of at least 2 patients in the "
                     f"splits 'train' and 'calibrate'; there {'is one' if patients else 'are none'}."
                 )
-            return cls(both, both, normals, decide, min(config.calibration.folds, patients))
+            return cls(both, both, normals, decide, min(config.calibration.folds, patients), abnormal)
         for name, cases in (("train", train), ("calibrate", calibrate)):
             if not cases:
                 raise InputError(
                     f"{cohort.path}: there is no normal case (label 0) in the split {name!r}; "
                     "make the manifest with --split, or fill in its split column."
                 )
-        return cls(train, calibrate, normals, decide)
+        return cls(train, calibrate, normals, decide, abnormal=abnormal)
+
+    def beside(self, normals: tuple[Case, ...]) -> tuple[Case, ...]:
+        """The abnormal cases to learn from beside these of the training normals: none of a patient left out."""
+        left_out = {case.patient for case in self.train} - {case.patient for case in normals}
+        return tuple(case for case in self.abnormal if case.patient not in left_out)
 
     def notice(self) -> str | None:
         """What cross-conformal calibration means for the run, for who starts it; None where normals are held out."""
@@ -87,6 +107,25 @@ class Roles:
             f"normals and {self.folds} that each leave out the normals they score (`--set calibration.method=split` "
             "fits one, and holds the split 'calibrate' out)."
         )
+
+
+def _with_masks(cohort: Cohort, split: str, detector: str) -> tuple[Case, ...]:
+    """The abnormal cases of a split.
+
+    Raises
+    ------
+    InputError
+        Naming some that have no mask.
+    """
+    cases = cohort.of(split=split, label=1).cases
+    bare = [case.case for case in cases if case.mask is None]
+    if bare:
+        names = ", ".join(bare[:3]) + (", ..." if len(bare) > 3 else "")
+        raise InputError(
+            f"{cohort.path}: {detector} learns from masks, and {len(bare)} of {len(cases)} abnormal cases of the split "
+            f"{split!r} have none ({names}); name their masks in the column 'mask', or take them out of the split."
+        )
+    return cases
 
 
 def folds_of(cases: tuple[Case, ...], count: int, seed: int) -> Iterator[tuple[tuple[Case, ...], tuple[Case, ...]]]:

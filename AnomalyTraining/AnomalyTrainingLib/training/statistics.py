@@ -114,4 +114,6 @@ def _absorb(
 
 def training_facts(cases: tuple[Case, ...]) -> dict[str, Any]:
     """What the bundle says of the cases a detector was fitted to: counts, no names."""
-    return {"normals": len(cases), "patients": len({case.patient for case in cases})}
+    abnormal = sum(case.label for case in cases)
+    facts = {"normals": len(cases) - abnormal, "patients": len({case.patient for case in cases})}
+    return facts | ({"abnormal cases with masks": abnormal} if abnormal else {})
