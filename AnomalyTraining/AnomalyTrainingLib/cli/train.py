@@ -67,10 +67,11 @@ def run(args: argparse.Namespace) -> int:
     roles = Roles.of(cohort, config)  # refuses a cohort without the normals it needs before a folder is made
     check_place(config, cohort, args.out, seed=args.seed, resume=args.resume)
     choose_device(args.device, 0)
+    needs = (0, 1) if any(case.label for case in roles.train) else (0,)
     with Progress(args.progress, by_stage=True) as progress:
         if notice := roles.notice():
             progress.say(notice)
-        for oddity in check_cohort(cohort, needs=(0,), progress=progress).texts("warning"):
+        for oddity in check_cohort(cohort, needs=needs, progress=progress).texts("warning"):
             progress.warn(oddity)
         with _nothing_left(args.out), _enough_memory(config.training.batch), OutputFolder(args.out) as folder:
             folder.clear_leftovers()

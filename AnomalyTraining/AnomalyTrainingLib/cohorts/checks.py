@@ -117,6 +117,8 @@ def inspect_cohort(
     remarks = [Remark("problem", problem) for _, held in examined for problem in held.problems]
     for check in CHECKS:
         remarks += check(examined)
+    if needs is None or 1 not in needs:
+        remarks += _roles(examined)
     remarks += _classes(cohort.cases, needs)
     return Report(cohort, contents, tuple(remarks))
 
@@ -319,6 +321,5 @@ CHECKS: tuple[Callable[[Examined], Iterator[Remark]], ...] = (
     _shapes,
     _channels,
     _mixed_spacing,
-    _roles,
 )
 """Checks over what the files hold, in the order in which their remarks are reported."""

@@ -44,7 +44,7 @@ def out_of_fold(
     """
     with _gathering(config, folder / "maps") as gathering:
         for number, (rest, held) in enumerate(folds_of(roles.train, roles.folds, seed), 1):
-            waiting = [case for case in held if not gathering.holds(case.case)]
+            waiting = [case for case in held if case.label == 0 and not gathering.holds(case.case)]
             if not waiting:
                 continue
             fitted = fit(rest, folder / str(number), number)

@@ -26,7 +26,8 @@ class Roles:
     ----------
     train, calibrate
         Normals that the detector is fitted to and calibrated on: the splits of these names, or all of both for both
-        where calibration is cross-conformal.
+        where calibration is cross-conformal.  A detector that learns from masks is fitted to the abnormal cases of the
+        split train as well.
     validate
         Normals that tell a detector trained by gradient when to stop, and abnormal cases where it learns from these;
         may be empty.
@@ -34,9 +35,6 @@ class Roles:
         Normal and abnormal cases that thresholds are chosen on; empty unless they are chosen by ROC.
     folds
         Of cross-conformal calibration; 0 where the calibration normals are held out.
-    abnormal
-        Abnormal cases of the split train that the detector learns from beside the normals; empty for those that learn
-        from normals alone.
     """
 
     train: tuple[Case, ...]
@@ -44,7 +42,6 @@ class Roles:
     validate: tuple[Case, ...] = ()
     decide: tuple[Case, ...] = ()
     folds: int = 0
-    abnormal: tuple[Case, ...] = ()
 
     @classmethod
     def of(cls, cohort: Cohort, config: TrainConfig) -> Roles:
@@ -66,11 +63,11 @@ class Roles:
                 "add them, or use `method: normals`."
             )
         decide = validate if by_roc else ()
-        abnormal: tuple[Case, ...] = ()
+        ill: tuple[Case, ...] = ()
         if detector_class(config.detector).supervision == "masks":
-            abnormal = _with_masks(cohort, "train", config.detector)
+            ill = _with_masks(cohort, "train", config.detector)
             normals = (*normals, *_with_masks(cohort, "validate", config.detector))
-            if not abnormal:
+            if not ill:
                 raise InputError(
                     f"{cohort.path}: {config.detector} learns from abnormal cases with masks, and there is none (label "
                     "1) in the split 'train'; assign some to it."
@@ -84,27 +81,23 @@ class Roles:
                     f"{cohort.path}: cross-conformal calibration needs normals (label 0) of at least 2 patients in the "
                     f"splits 'train' and 'calibrate'; there {'is one' if patients else 'are none'}."
                 )
-            return cls(both, both, normals, decide, min(config.calibration.folds, patients), abnormal)
+            return cls((*both, *ill), both, normals, decide, min(config.calibration.folds, patients))
         for name, cases in (("train", train), ("calibrate", calibrate)):
             if not cases:
                 raise InputError(
                     f"{cohort.path}: there is no normal case (label 0) in the split {name!r}; "
                     "make the manifest with --split, or fill in its split column."
                 )
-        return cls(train, calibrate, normals, decide, abnormal=abnormal)
-
-    def beside(self, normals: tuple[Case, ...]) -> tuple[Case, ...]:
-        """The abnormal cases to learn from beside these of the training normals: none of a patient left out."""
-        left_out = {case.patient for case in self.train} - {case.patient for case in normals}
-        return tuple(case for case in self.abnormal if case.patient not in left_out)
+        return cls((*train, *ill), calibrate, normals, decide)
 
     def notice(self) -> str | None:
         """What cross-conformal calibration means for the run, for who starts it; None where normals are held out."""
         if not self.folds:
             return None
+        what = "normals" if len(self.train) == len(self.calibrate) else "cases"
         return (
             f"Calibration is cross-conformal: {self.folds + 1} detectors are fitted, one to all {len(self.train)} "
-            f"normals and {self.folds} that each leave out the normals they score (`--set calibration.method=split` "
+            f"{what} and {self.folds} that each leave out the normals they score (`--set calibration.method=split` "
             "fits one, and holds the split 'calibrate' out)."
         )
 

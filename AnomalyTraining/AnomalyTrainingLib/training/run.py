@@ -89,7 +89,7 @@ def train(
     if calibration is None:
         calibration = held_out(config, fitted, roles.calibrate, device, progress)
     model = as_model(config, fitted, calibration, roles)
-    data = data_facts(cohort, (*roles.train, *roles.abnormal, *roles.calibrate))
+    data = data_facts(cohort, (*roles.train, *roles.calibrate))
     model = replace(model, info={**model.info, "data": data})
     if roles.decide:
         model, warning = decided_by_roc(model, roles.decide, device, progress)
@@ -151,8 +151,7 @@ class _Fitting:
         slices = (self.out if self.config.input.grid == "own" else folder) / "prepared"
         places = (folder / "checkpoints", slices)
         common |= {"device": self.device, "seed": self.seed, "events": events}
-        training = (*cases, *self.roles.beside(cases))
-        return fit_gradient(self.config, training, self.roles.validate, *places, **common)
+        return fit_gradient(self.config, cases, self.roles.validate, *places, **common)
 
 
 def _clear(out: Path) -> None:

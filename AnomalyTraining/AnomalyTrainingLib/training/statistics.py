@@ -114,6 +114,9 @@ def _absorb(
 
 def training_facts(cases: tuple[Case, ...]) -> dict[str, Any]:
     """What the bundle says of the cases a detector was fitted to: counts, no names."""
-    abnormal = sum(case.label for case in cases)
-    facts = {"normals": len(cases) - abnormal, "patients": len({case.patient for case in cases})}
-    return facts | ({"abnormal cases with masks": abnormal} if abnormal else {})
+    ill = sum(case.label for case in cases)
+    return {
+        "normals": len(cases) - ill,
+        **({"abnormal cases": ill} if ill else {}),
+        "patients": len({case.patient for case in cases}),
+    }
