@@ -17,6 +17,7 @@ from AnomalyTrainingLib.evaluation.judge import judge
 from AnomalyTrainingLib.evaluation.plots import make_plots, size_text
 from AnomalyTrainingLib.evaluation.plotting import Plot, line_style
 from AnomalyTrainingLib.evaluation.report import report_html, write_evaluation
+from AnomalyTrainingLib.evaluation.spoilt import Battery
 from AnomalyTrainingLib.evaluation.words import against_baselines, calibration_sentence, threshold_cost, warnings
 
 HOSTILE = "<script>alert(1)</script>\"'&$x_1$"
@@ -98,6 +99,40 @@ def test_every_plot_is_a_picture_with_words_for_it(document, plots):
     auroc = document["methods"]["zscore"]["volume"]["auroc"]
     assert f"zscore {auroc['value']:.2f} ({auroc['low']:.2f}–{auroc['high']:.2f})" in plots["roc"].alt
     assert f"severity {2:g}" in plots["artefacts"].alt and "3.0" in plots["artefacts"].alt
+
+
+def spoilt(artefact: str, severity: float, false: float, poor: float = 0.0) -> dict:
+    return {
+        **ARTEFACTS[0],
+        "artefact": artefact,
+        "severity": severity,
+        "false_findings_per_case": false,
+        "share_poor_quality": poor,
+    }
+
+
+def test_the_battery_is_a_row_an_artefact_and_says_what_is_mistaken_for_a_lesion_and_not_noticed(document):
+    rows = [spoilt("none", 0.0, 0.4)]
+    rows += [spoilt("blur", severity, false) for severity, false in ((1.0, 0.45), (2.0, 0.7), (3.0, 2.0))]
+    rows += [spoilt("metal", severity, 3.0, poor=0.8) for severity in (1.0, 2.0, 3.0)]
+    rows += [spoilt("noise", severity, 0.3) for severity in (1.0, 3.0)]  # none could be scored at severity 2
+    changed = {**document, "artefacts": [*rows, {**spoilt("noise", 1.0, 9.0), "method": "random"}]}
+    battery = Battery.of(changed)
+    assert battery is not None and battery.severities == (1.0, 2.0, 3.0)
+    assert [*battery.rows] == ["blur", "metal", "noise"] and battery.rows["noise"][1] is None
+    assert battery.sentences() == [
+        "5 normal images were spoilt; as they are, they have 0.40 false findings each.",
+        "Mistaken for lesions more often than that are blur from severity 2 on and metal from severity 1 on.",
+        "The image quality check does not notice blur there.",
+    ]
+    shown = "".join(Page(report_html(changed, [])).text.split())
+    assert "blur0.4520%called·0%poor0.7020%called·0%poor2.00" in shown
+    assert "noise0.3020%called·0%poor–0.30" in shown
+    harmless = Battery.of({**document, "artefacts": [rows[0], *rows[-2:]]})
+    assert harmless is not None and harmless.sentences()[1:] == ["No artefact raises that notably."]
+    assert Battery.of({**document, "artefacts": rows[:1]}) is None
+    (plot,) = (plot for plot in make_plots(changed) if plot.name == "artefacts")
+    assert "0.4 as they are; the most are 3.0 with metal of severity 1" in plot.alt
 
 
 @pytest.mark.parametrize(

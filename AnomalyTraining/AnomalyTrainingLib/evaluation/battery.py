@@ -15,12 +15,10 @@ from AnomalyDetectionLib.scoring.scorer import Scorer
 from ..cohorts.manifest import Case
 from ..synthesis.artefacts import ARTEFACTS, SEVERITIES, degrade
 from .candidates import Candidate
+from .metrics_file import UNSPOILT
 
 SCOPES = ("none", "quick", "full")
 QUICK_SEVERITY, QUICK_NORMALS = 3, 3
-UNSPOILT = "none"
-"""The artefact of the rows that the others are compared with: the images as they are, at severity 0."""
-
 JUDGED = ("zscore",)
 """Baselines that are put to it beside the model."""
 

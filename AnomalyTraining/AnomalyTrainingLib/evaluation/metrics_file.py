@@ -17,6 +17,9 @@ from .schema import fault
 SCHEMA = "slicer-anomaly/metrics/2"
 """Of metrics.json; see `schemas/metrics.schema.json`."""
 
+UNSPOILT = "none"
+"""In `artefacts` of metrics.json: that of the images as they are, at severity 0, which the others are compared with."""
+
 METRICS_NAME, SCORES_NAME = "metrics.json", "scores.csv"
 
 SCORES_COLUMNS = (

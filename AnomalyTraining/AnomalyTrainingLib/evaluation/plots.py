@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from AnomalyDetectionLib.imaging.write import atomically
 
 from .froc import FALSE_POSITIVES
+from .metrics_file import UNSPOILT
 from .plotting import (
     ABNORMAL_COLOUR,
     MODEL_COLOUR,
@@ -295,6 +296,10 @@ def _artefacts(document: Document, figure: Figure) -> str:
     rows = [r for r in document["artefacts"] if r["method"] == name and r["false_findings_per_case"] is not None]
     if not rows:
         raise LeftOutError("the evaluation did not try artefacts")
+    unspoilt = next((row for row in rows if row["artefact"] == UNSPOILT), None)
+    rows = [row for row in rows if row is not unspoilt]
+    if not rows:
+        raise LeftOutError("no image could be spoilt and scored")
     kinds = list(dict.fromkeys(row["artefact"] for row in rows))
     severities = sorted({row["severity"] for row in rows})
     table = np.full((len(severities), len(kinds)), np.nan)
@@ -321,7 +326,8 @@ def _artefacts(document: Document, figure: Figure) -> str:
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right")
     worst = max(rows, key=lambda row: row["false_findings_per_case"])
+    before = f"{unspoilt['false_findings_per_case']:.1f} as they are; " if unspoilt else ""
     return (
-        f"False findings of {name} per normal image, by artefact and severity; the most are "
+        f"False findings of {name} per normal image, by artefact and severity: {before}the most are "
         f"{worst['false_findings_per_case']:.1f} with {worst['artefact']} of severity {worst['severity']:g}."
     )

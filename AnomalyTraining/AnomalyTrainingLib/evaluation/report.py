@@ -14,6 +14,7 @@ from .metrics_file import METRICS_NAME, SCORES_NAME, write_metrics, write_scores
 from .pages import render
 from .plots import make_plots, model_name, write_plots
 from .plotting import Plot
+from .spoilt import Battery
 from .words import METRIC_NAMES, against_baselines, calibration_sentence, threshold_cost, warnings
 
 REPORT_NAME = "report.html"
@@ -97,7 +98,7 @@ def report_html(document: Mapping[str, Any], plots: Sequence[Plot]) -> str:
         tables=_TABLES,
         plots=plots,
         subgroups=document["methods"][ours]["subgroups"],
-        artefacts=[row for row in document["artefacts"] if row["method"] == ours],
+        battery=Battery.of(document),
         failures=failures(document["cases"].get(ours, [])),
         least_clusters=LEAST_CLUSTERS,
     )

@@ -74,9 +74,9 @@ def _sum_up(document: Document) -> str:
     beaten = f"{len(shown)} of {len(verdicts)} baselines" if shown else "no baseline"
     parts = [f"The model beats {beaten} in {name}"]
     if worse:
-        parts.append(f"is worse than {_listed(worse)}")
+        parts.append(f"is worse than {listed(worse)}")
     if open_ones:
-        parts.append(f"is not shown to beat {_listed(open_ones)}")
+        parts.append(f"is not shown to beat {listed(open_ones)}")
     ending = ", " if len(parts) > 2 else " and "
     tail = parts[0] + (ending + " and ".join(parts[1:]) if len(parts) > 1 else "") + "."
     return tail + (" A model that is worse than a baseline is not worth its computing time." if worse else "")
@@ -90,12 +90,13 @@ def _against(document: Document, other: str) -> str:
         keys = [key for key in HEADLINES if key in rows and rows[key]["verdict"] == verdict]
         if keys:
             figures = [f"{METRIC_NAMES[key]} {difference_text(rows[key]['difference'])}" for key in keys]
-            said.append(f"{words} {_listed(figures)}")
+            said.append(f"{words} {listed(figures)}")
     against = f"Against {other}" + (" (a ceiling: it has seen lesions)" if kind == "ceiling" else "")
     return f"{against}: {'; '.join(said) or 'no figure is defined for both'}."
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
