@@ -1,0 +1,79 @@
+"""The pages of the studies: what they say follows from the figures, and a model that fails is said to fail."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import study_calibration as study
+import study_heads
+
+from AnomalyTrainingLib.evaluation.calibration_check import check_calibration
+
+
+def judged(p_values: np.ndarray) -> dict:
+    return {"calibration": check_calibration(p_values.tolist(), 120).to_json()}
+
+
+EXACT = judged(np.arange(1, 205) / 205)
+SMALL = judged((np.arange(1, 205) / 205) ** 2)
+LARGE = judged(np.sqrt(np.arange(1, 205) / 205))
+
+
+def test_every_anatomy_has_as_many_normals_of_each_split_as_any_other_and_enough_are_held_out() -> None:
+    rows = [
+        {"anatomy": f"head_{n % 12 + 1:02d}", "split": study.split_of(n)}
+        for n in range(12 * sum(study.PER_ANATOMY.values()))
+    ]
+    counts = Counter((row["split"], row["anatomy"]) for row in rows)
+    for split, each in study.PER_ANATOMY.items():
+        assert {count for (of, _), count in counts.items() if of == split} == {each}
+    splits = Counter(row["split"] for row in rows)
+    assert splits["calibrate"] >= 100 and splits["test"] >= 200
+    known = {f"head_{n:02d}" for n in range(1, study.KNOWN_ANATOMIES + 1)}
+    others = [study.of_other_anatomies(row, row["anatomy"] in known) for row in rows]
+    assert {row["anatomy"] for row in others if row["split"] == "test"}.isdisjoint(known)
+    assert {row["anatomy"] for row in others if row["split"] in ("train", "calibrate")} == known
+
+
+@pytest.mark.parametrize(
+    ("same", "other", "right", "said"),
+    [
+        (EXACT, SMALL, True, "the p-values hold, on the other one they do not hold."),
+        (SMALL, SMALL, False, "the p-values do not hold, on the other one they do not hold: not as it should be."),
+        (EXACT, EXACT, False, "the p-values hold, on the other one they hold: not as it should be."),
+        (LARGE, SMALL, False, "the p-values do not hold"),
+    ],
+)
+def test_p_values_must_hold_on_the_same_scanner_and_must_not_on_another(
+    same: dict, other: dict, right: bool, said: str
+) -> None:
+    found = {"same": same, "shifted": other, "others": SMALL}
+    assert study.as_it_should(found) is right
+    text = study.page({"zscore": found}, "flair")
+    assert said in text and "people of other anatomies than those calibrated on they do not hold" in text
+    realised = study.rate_of(same, 0.1)["realised"]
+    assert study.share(realised) in text and text.count("204 | 120") == 3
+
+
+def test_the_page_of_the_heads_study_has_the_artefacts_by_severity() -> None:
+    def row(artefact: str, severity: int, false: float, method: str = "zscore") -> dict:
+        figures = {"cases": 30, "false_findings_per_case": false, "share_poor_quality": 0.1}
+        return {"artefact": artefact, "severity": severity, "method": method, **figures}
+
+    rows = [
+        row("none", 0, 0.43),
+        row("blur", 1, 0.5),
+        row("blur", 2, 1.25),
+        row("metal", 2, 2.0),
+        row("metal", 1, 9, "x"),
+    ]
+    lines = study_heads.artefacts({"artefacts": rows})
+    assert "30 held-out normals" in lines[0] and "Unspoilt: 0.43 (10 %)" in lines[2]
+    assert lines[4:8] == [
+        "| artefact | severity 1 | severity 2 |",
+        "| --- | --- | --- |",
+        "| blur | 0.50 (10 %) | 1.25 (10 %) |",
+        "| metal | – | 2.00 (10 %) |",
+    ]
