@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ..cohorts.manifest import Case
 
 
+_TOO_FEW_NORMALS = ("mood",)
+"""Kinds whose own test set has too few normals to judge by: further ones join them."""
+
+
 def add_out(parser: argparse.ArgumentParser) -> None:
     """`--out` and `--progress`."""
     parser.add_argument("--out", required=True, metavar="cohort.csv", help="the manifest to write")
@@ -46,6 +50,11 @@ def add_split(parser: argparse.ArgumentParser, *, published: str = "") -> None:
             "--own-test", action="store_true", help=f"with --split: {published} are split as all others are"
         )
     parser.add_argument(
+        "--external",
+        action="store_true",
+        help="put all cases into the split external, for a cohort that models of other cohorts are judged on",
+    )
+    parser.add_argument(
         "--split-seed", type=int, default=0, metavar="N", help="another seed, another assignment (default 0)"
     )
 
@@ -58,28 +67,28 @@ def check_split(args: argparse.Namespace) -> None:
     InputError
         With what to add.
     """
+    if args.external and args.split:
+        raise InputError("--external puts all cases into one split: leave --split out.")
     for option in ("supervised", "own_test"):
         if getattr(args, option, False) and not args.split:
             raise InputError(f"--{option.replace('_', '-')} says how to split: add --split.")
 
 
-def split(cases: Sequence[Case], args: argparse.Namespace, *, more_normals: bool = False) -> list[Case]:
+def split(cases: Sequence[Case], args: argparse.Namespace) -> list[Case]:
     """The cases, split as the options say.
-
-    Parameters
-    ----------
-    more_normals
-        The data set's own test set has too few normals to judge by.
 
     Raises
     ------
     InputError
         If there are too few patients.
     """
-    from ..cohorts.splits import complete_splits
+    from ..cohorts.splits import assign_mixed, complete_splits
 
     if not args.split or getattr(args, "own_test", False):
-        cases = [replace(case, split="") for case in cases]
+        cases = [replace(case, split="external" if args.external else "") for case in cases]
     if not args.split:
         return list(cases)
-    return complete_splits(cases, seed=args.split_seed, supervised=args.supervised, more_normals=more_normals)
+    if getattr(args, "slices", False):
+        return assign_mixed(cases, seed=args.split_seed)
+    more = args.source_kind in _TOO_FEW_NORMALS
+    return complete_splits(cases, seed=args.split_seed, supervised=args.supervised, more_normals=more)

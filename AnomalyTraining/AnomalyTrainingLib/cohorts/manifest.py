@@ -27,6 +27,7 @@ from AnomalyDetectionLib.imaging.write import atomically
 
 from .schema import columns
 from .table import read_rows
+from .whole import whole_volume
 
 SPLITS = tuple(split for split in columns().named["split"].allowed or () if split)
 """Roles a case may have; `external` is never used for fitting or choosing anything."""
@@ -237,7 +238,7 @@ def load_case_mask(case: Case, volume: Volume) -> NDArray[np.bool_] | None:
     """
     if case.mask is None:
         return None
-    mask = read_volume(case.mask)
+    mask = read_volume(case.mask) if case.slice is None else whole_volume(case.mask)
     painted = mask_on(mask, volume, case.slice)
     if case.slice is None and mask.array.any() and not painted.any():
         raise InputError(

@@ -48,7 +48,7 @@ def assign_splits(cases: Iterable[Case], *, seed: int = 0, supervised: bool = Fa
     cases = list(cases)
     patients = _strata(cases, lambda case: case.patient)
     normal = [patient for patient, (label, _, _) in patients.items() if label == 0]
-    if len(normal) < len(NORMAL_SHARES):
+    if len(normal) < len(NORMAL_SHARES) and (normal or not supervised):
         raise InputError(
             f"{len(normal)} normal patients are too few to split: each of {', '.join(NORMAL_SHARES)} needs one; "
             "name the splits in the manifest's 'split' column instead."
