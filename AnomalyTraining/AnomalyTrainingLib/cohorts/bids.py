@@ -45,7 +45,7 @@ class Name:
     def of(cls, stem: str) -> Name | None:
         """The parts of a name without ending, or None if it is none by BIDS."""
         parts = stem.split("_")
-        pairs = [match.groups() for part in parts if (match := _ENTITY.fullmatch(part))]
+        pairs = [(match[1], match[2]) for part in parts if (match := _ENTITY.fullmatch(part))]
         suffixes = tuple(part for part in parts if "-" not in part)
         entities = dict(pairs)
         if not suffixes or len(pairs) + len(suffixes) != len(parts) or len(entities) != len(pairs):

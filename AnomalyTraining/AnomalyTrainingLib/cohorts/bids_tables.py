@@ -103,7 +103,7 @@ def session_orders(root: Path, sessions: Collection[tuple[str, str]]) -> dict[tu
     of_subject: dict[str, list[str]] = defaultdict(list)
     for subject, session in sessions:
         of_subject[subject].append(session)
-    orders = {}
+    orders: dict[tuple[str, str], int] = {}
     for subject, named in of_subject.items():
         times = _times(root / f"sub-{subject}" / f"sub-{subject}_sessions.tsv")
         dated = all(session in times for session in named)
