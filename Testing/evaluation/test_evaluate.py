@@ -176,6 +176,11 @@ def test_a_cohort_that_cannot_be_judged_fairly_is_refused_with_all_that_is_wrong
     assert "2 problems" in said and "cases c900, c902 hold the same pixels but differ in patient" in said
     assert "case c904: the mask is empty, though the case is abnormal" in said
     assert not (tmp_path / "out").exists()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("mine")
+    assert evaluate(trained.bundle, manifest, tmp_path / "taken") == 2
+    said = capsys.readouterr().err
+    assert "holds something else (thesis.txt)" in said and "pixels" not in said, "before any image is read"
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from ..cohorts.checks import check_judged
     from ..cohorts.manifest import read_manifest
     from ..evaluation.outcome import write_outcome
-    from ..evaluation.run import PATIENT, Settings, cases_of, judge_cohort
+    from ..evaluation.run import PATIENT, Settings, cases_of, check_folder, judge_cohort
 
     cohort = read_manifest(args.cohort)
     subgroups = chosen_subgroups(args.subgroups, cohort)
@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     cases = cases_of(cohort, settings)
     model = load_bundle(args.bundle)
     ceiling = load_bundle(args.ceiling) if args.ceiling else None
+    check_folder(model, ceiling, cohort, args.out, settings, resume=args.resume)
     choose_device(args.device, 0)
     with Progress(args.progress) as progress:
         checked = cohort.cases if args.refit_baselines else cases

@@ -272,6 +272,19 @@ def begin(path: Path, what: str, identity: Mapping[str, Any], resume: bool) -> N
         write_json(path, dict(identity))
 
 
+def check_folder(
+    model: Model, ceiling: Model | None, cohort: Cohort, out: Path, settings: Settings, *, resume: bool
+) -> None:
+    """Refuse a folder that `judge_cohort` would refuse, before anything that takes time.
+
+    Raises
+    ------
+    InputError, OutputError
+        As `judge_cohort`.
+    """
+    check_place(out / STATE, "evaluation", _identity(model, ceiling, cohort, settings), resume)
+
+
 def check_place(path: Path, what: str, identity: Mapping[str, Any], resume: bool) -> None:
     """Refuse a folder that belongs to something else.
 
