@@ -13,20 +13,24 @@ import pytest
 from benchmarks.bench_open import openings
 from PySide6 import QtCore, QtTest
 
+import harness
 from AnomalyDetectionLib.interop.reports import FILES, write_case
 from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
 from AnomalyDetectionLib.scoring.result import ScoreResult
 from AnomalyDetectionLib.slicer_ui.volumes import volume_of
 
-from .conftest import RESOURCES, SAMPLE, add_volume, click, load_sample, picture
+from .conftest import ARTEFACTS, RESOURCES, SAMPLE, add_volume, click, load_sample, picture, run_until
 
 
 @pytest.fixture
 def shown(panel: Any, starter_result: ScoreResult) -> Any:
     """The panel with the scored sample."""
+    import slicer
+
     node = load_sample()
     panel.parameters.inputVolume = node
     panel.on_scored(node, starter_result)
+    slicer.app.processEvents()  # the views follow in a turn of their own
     return panel
 
 
@@ -188,6 +192,26 @@ def test_opacity_and_layers_act_on_the_views(shown: Any) -> None:
     assert not shown.results.segmentation.GetDisplayVisibility(), "what was hidden stays hidden"
 
 
+def test_the_3d_box_makes_surfaces_and_a_new_threshold_makes_them_anew(shown: Any) -> None:
+    import slicer
+
+    from AnomalyDetectionLib.slicer_ui.surfaces import Surfaces
+
+    segmentation = shown.results.segmentation
+    assert not Surfaces.are_shown(shown.results)
+    shown.ui.showSurfacesCheck.setChecked(True)
+    run_until(lambda: not shown.surfaces.is_busy)
+    assert Surfaces.are_shown(shown.results)
+    shown.parameters.threshold = 2.5
+    run_until(lambda: not shown.surfaces.is_busy)
+    last = segmentation.GetSegmentation().GetNthSegmentID(segmentation.GetSegmentation().GetNumberOfSegments() - 1)
+    assert segmentation.GetClosedSurfaceInternalRepresentation(last).GetNumberOfPoints() > 0
+    slicer.app.layoutManager().resetThreeDViews()
+    harness.save_png(slicer.app.layoutManager().threeDWidget(0), ARTEFACTS / "view-surfaces.png")
+    shown.ui.showSurfacesCheck.setChecked(False)
+    assert not Surfaces.are_shown(shown.results)
+
+
 def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: Any) -> None:
     shown.go_to(2)
     finding = shown._findings[1]
@@ -199,7 +223,7 @@ def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: An
     assert table.GetValueByName(1, "Review").ToString() == "rejected"
     assert table.GetValueByName(1, "Comment").ToString() == "vessel"
     shown.parameters.threshold = 2.5
-    row = next(i for i, one in enumerate(shown._findings) if one.peak_ras == finding.peak_ras)
+    row = next(i for i, one in enumerate(shown._findings) if one.peak_ras == pytest.approx(finding.peak_ras))
     assert texts(shown.ui.findingsTable, 5)[row] == "✗"
     shown.go_to(row + 1)
     assert shown.ui.rejectButton.checked and shown.ui.commentEdit.text == "vessel"
@@ -293,6 +317,8 @@ def test_a_radiograph_is_counted_in_square_millimetres_in_one_view(panel: Any, s
     panel.on_scored(node, flat)
     import slicer
 
+    slicer.app.processEvents()
+    assert not panel.ui.showSurfacesCheck.isVisible()
     assert texts(panel.ui.findingsTable, 2) == ["1600 mm²"]
     layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
     assert layout.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView

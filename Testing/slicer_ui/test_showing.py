@@ -197,3 +197,34 @@ def test_the_sample_is_small_and_everything_of_it_is_listed() -> None:
     assert sum(path.stat().st_size for path in files) < 300_000
     listed = Path(CHECKOUT / "AnomalyDetection" / "CMakeLists.txt").read_text()
     assert all(f"Resources/SampleData/{path.name}" in listed for path in files)
+
+
+def three_d_picture() -> np.ndarray:
+    import slicer
+
+    widget = slicer.app.layoutManager().threeDWidget(0)
+    slicer.app.layoutManager().resetThreeDViews()
+    return harness.grab(widget).astype(float)
+
+
+def test_surfaces_are_those_of_slicers_own_conversion_and_appear_in_the_3d_view(shown: Any) -> None:
+    from AnomalyDetectionLib.slicer_ui.surfaces import Surfaces, surfaces_of
+
+    node = shown.segmentation
+    identities = [
+        node.GetSegmentation().GetNthSegmentID(n) for n in range(node.GetSegmentation().GetNumberOfSegments())
+    ]
+    assert node.CreateClosedSurfaceRepresentation()
+    expected = [node.GetClosedSurfaceInternalRepresentation(identity) for identity in identities]
+    node.RemoveClosedSurfaceRepresentation()
+    assert not Surfaces.are_shown(shown)
+    before = three_d_picture()
+    steps = list(surfaces_of(shown))
+    assert len(steps) == len(identities) + 2 and Surfaces.are_shown(shown)
+    for identity, other in zip(identities, expected, strict=True):
+        made = node.GetClosedSurfaceInternalRepresentation(identity)
+        assert made.GetNumberOfPoints() == other.GetNumberOfPoints() > 0
+        np.testing.assert_allclose(made.GetBounds(), other.GetBounds(), atol=1e-4)
+    assert (np.abs(three_d_picture() - before).max(axis=-1) > 40).sum() > 500
+    Surfaces().hide(shown)
+    assert not Surfaces.are_shown(shown)

@@ -29,6 +29,7 @@ from .run_view import RunView
 from .session import Session
 from .setup import Setup
 from .shortcuts import Shortcuts
+from .surfaces import Surfaces
 from .texts import fit_text, warning_text
 from .volumes import modality_of
 
@@ -68,7 +69,8 @@ class Panel(VTKObservationMixin):
         self.input = InputView(ui, self._refresh_fit)
         self.models = ModelView(ui, Catalogue(resources / "Models", user_models()), self._choose_model, self.run.fail)
         self.devices = DeviceView(ui, self._choose_device, self._ask_devices)
-        self.result = ResultView(ui, self._drag, self._reset_threshold, self._show_layers)
+        self.surfaces = Surfaces()
+        self.result = ResultView(ui, self._drag, self._reset_threshold, self._show_layers, self._show_surfaces)
         self.findings = FindingsView(ui, self.go_to, self._review)
         self.shortcuts = Shortcuts(
             {
@@ -111,6 +113,7 @@ class Panel(VTKObservationMixin):
         """The panel goes, or the application: end the worker, let go of everything."""
         slicer.app.disconnect("aboutToQuit()", self.close)
         self.session.close()
+        self._results = None
         self.shortcuts.disable()
         self._disconnect()
         self.removeObservers()
@@ -242,12 +245,19 @@ class Panel(VTKObservationMixin):
             self._following = False
         self.run.log(_("Scored {volume} on {device}.").format(volume=volume_node.GetName(), device=result.device))
         if volume_node is self.parameters.inputVolume:
-            self._adopt(results)
-            self._show_in_views(results)
-            if self._findings:
-                self.go_to(self._findings[0].label)
+            self._adopt(results, result.findings)
+            # In a turn of its own, so that the window is not blocked for as long as both take.
+            qt.QTimer.singleShot(0, lambda: self._present(results))
         else:
             self.run.say(_("{volume} is scored; choose it to see the result.").format(volume=volume_node.GetName()))
+
+    def _present(self, results: Results) -> None:
+        """Let the views show results that have just been made, and go to the first finding."""
+        if self._results is results and results.score.GetScene() is not None:
+            self._show_in_views(results)
+            self._show_surfaces(self.result.wants_surfaces)
+            if self._findings:
+                self.go_to(self._findings[0].label)
 
     def on_failed(self, failure: Failure) -> None:
         self._refresh_fit()
@@ -279,6 +289,7 @@ class Panel(VTKObservationMixin):
             self._adopt(None)
         elif results.score is not former:
             self._adopt(results)
+            self.result.show_surfaces(Surfaces.are_shown(results))
             if showing.is_shown(results):  # as in a scene that was saved with them
                 self.result.show_layers(*showing.layers(results))
             else:
@@ -292,10 +303,12 @@ class Panel(VTKObservationMixin):
         showing.show(results, self.parameters.opacity)
         self.result.show_layers(*showing.layers(results))
 
-    def _adopt(self, results: Results | None) -> None:
-        """Make results those that the panel shows, and the parameters theirs."""
+    def _adopt(self, results: Results | None, findings: tuple[Finding, ...] | None = None) -> None:
+        """Make results those that the panel shows, and the parameters theirs; `findings` where they are known."""
         self._results = results
-        self._findings = results.findings() if results is not None else ()
+        if findings is None:
+            findings = results.findings() if results is not None else ()
+        self._findings = findings
         if results is not None:
             following, self._following = self._following, True
             self.parameters.threshold = results.threshold
@@ -326,6 +339,7 @@ class Panel(VTKObservationMixin):
                 self._findings = showing.drop(self._results, threshold)
                 self._show_findings()
                 self.result.show_layers(*showing.layers(self._results))
+                self._show_surfaces(self.result.wants_surfaces)
 
     def _reset_threshold(self) -> None:
         if self._results is not None:
@@ -334,6 +348,12 @@ class Panel(VTKObservationMixin):
     def _show_layers(self, heat: bool, outlines: bool, labels: bool) -> None:
         if self._results is not None:
             showing.show_layers(self._results, heat, outlines, labels, self.parameters.opacity)
+
+    def _show_surfaces(self, solid: bool) -> None:
+        if self._results is not None and solid:
+            self.surfaces.show(self._results)
+        elif self._results is not None:
+            self.surfaces.hide(self._results)
 
     def go_to(self, label: int) -> None:
         """Let all views go to a finding."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slicer.i18n import tr as _
 
 from .texts import cost_text, verdict_html
+from .volumes import is_single_image
 
 if TYPE_CHECKING:
     from .results import Results
@@ -24,6 +25,8 @@ class ResultView:
         Called when the user wants the model's own threshold.
     shown
         Given which of heat, outlines and labels are to be shown.
+    solid
+        Given whether the findings are to be shown as surfaces.
     """
 
     def __init__(
@@ -32,15 +35,18 @@ class ResultView:
         dragged: Callable[[float], None],
         reset: Callable[[], None],
         shown: Callable[[bool, bool, bool], None],
+        solid: Callable[[bool], None],
     ) -> None:
         self._ui = ui
         self._results: Results | None = None
         self._shown = shown
+        self._solid = solid
         self._filling = False
         ui.thresholdSlider.connect("valueIsChanging(double)", lambda value: dragged(value))
         ui.defaultButton.connect("clicked()", lambda: reset())
         for box in (ui.showMapCheck, ui.showOutlinesCheck, ui.showLabelsCheck):
             box.connect("toggled(bool)", lambda checked: self._toggle())
+        ui.showSurfacesCheck.connect("toggled(bool)", lambda checked: self._toggle_surfaces())
 
     def show(self, results: Results | None, emptiness: str) -> None:
         """Show results, or why there are none."""
@@ -48,6 +54,8 @@ class ResultView:
         self._ui.emptyLabel.text = emptiness
         self._ui.emptyLabel.setVisible(results is None)
         self._ui.resultBox.setVisible(results is not None)
+        flat = results is not None and results.input is not None and is_single_image(results.input)
+        self._ui.showSurfacesCheck.setVisible(not flat)
         self.refresh()
 
     def refresh(self) -> None:
@@ -68,6 +76,21 @@ class ResultView:
         self._ui.showOutlinesCheck.checked = outlines
         self._ui.showLabelsCheck.checked = labels
         self._filling = False
+
+    def show_surfaces(self, solid: bool) -> None:
+        """Bring the box of the surfaces to what the segmentation has."""
+        self._filling = True
+        self._ui.showSurfacesCheck.checked = solid
+        self._filling = False
+
+    @property
+    def wants_surfaces(self) -> bool:
+        """Whether the user wants findings as surfaces."""
+        return bool(self._ui.showSurfacesCheck.checked)
+
+    def _toggle_surfaces(self) -> None:
+        if not self._filling:
+            self._solid(self.wants_surfaces)
 
     def _toggle(self) -> None:
         if not self._filling:

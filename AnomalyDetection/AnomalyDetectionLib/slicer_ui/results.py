@@ -27,7 +27,7 @@ from AnomalyDetectionLib.scoring.thresholds import Threshold
 from .colours import add_finding_colours, add_heat, add_legend, paint_heat
 from .findings import fill_segmentation, fill_table
 from .reviews import Review, Reviews
-from .volumes import add_in_place_of, ijk_to_world
+from .volumes import add_in_place_of, ijk_to_world, set_voxels
 
 PREFIX = "AnomalyDetection."
 INPUT, LABELS, SEGMENTATION, TABLE = (PREFIX + role for role in ("Input", "Labels", "Segmentation", "Table"))
@@ -129,9 +129,9 @@ class Results:
         if former is not None:
             Reviews(former).copy_to(score)
         results = cls(score)
-        results._add_parts(volume_node, name)
+        results._add_parts(volume_node, name, result.labels)
         results._add_foreground(result.foreground, name)
-        results._fill(result.labels, result.findings, result.threshold)
+        results._fill(None, result.findings, result.threshold)
         results._file(volume_node, name)
         if former is not None:
             former.remove()
@@ -297,13 +297,13 @@ class Results:
         if hierarchy.GetItemAttribute(folder, PREFIX + "Folder") and not hierarchy.GetNumberOfItemChildren(folder):
             hierarchy.RemoveItem(folder)
 
-    def _add_parts(self, volume_node: Any, name: str) -> None:
-        shape = slicer.util.arrayFromVolume(self.score).shape
+    def _add_parts(self, volume_node: Any, name: str, found: np.ndarray) -> None:
         labels = add_in_place_of(
             self.score,
-            np.zeros(shape, dtype=np.int16),
+            found,
             _("{volume} - labels").format(volume=name),
             "vtkMRMLLabelMapVolumeNode",
+            np.int16,
         )
         colours = add_finding_colours(_("{volume} - finding colours").format(volume=name))
         labels.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
@@ -328,17 +328,17 @@ class Results:
             "vtkMRMLLabelMapVolumeNode", _("{volume} - scored area").format(volume=name)
         )
         mask.SetHideFromEditors(True)
-        slicer.util.updateVolumeFromArray(mask, foreground.astype(np.uint8))
+        set_voxels(mask, foreground, np.uint8)
         mask.CopyOrientation(self.score)
         self.score.SetNodeReferenceID(FOREGROUND, mask.GetID())
 
     def _fill(
-        self, labels: np.ndarray, findings: tuple[Finding, ...], threshold: float, *, dragging: bool = False
+        self, labels: np.ndarray | None, findings: tuple[Finding, ...], threshold: float, *, dragging: bool = False
     ) -> None:
-        """Bring label map, table and segmentation to the given findings."""
+        """Bring label map (unless it holds them already: None), table and segmentation to the given findings."""
         self.score.SetAttribute(PREFIX + "Threshold", repr(float(threshold)))
         self.score.SetAttribute(PREFIX + "Findings", str(len(findings)))
-        if self.labels is not None:
+        if self.labels is not None and labels is not None:
             slicer.util.arrayFromVolume(self.labels)[:] = labels
             slicer.util.arrayFromVolumeModified(self.labels)
         if self.table is not None:
