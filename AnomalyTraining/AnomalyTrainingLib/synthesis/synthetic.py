@@ -14,7 +14,7 @@ family that is trained on, "train".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -43,10 +43,28 @@ LEAST_CHANGE = 0.02
 
 @dataclass(frozen=True)
 class Generators:
-    """What the lesions of a family are made by."""
+    """What the lesions of a family are made by.
+
+    Attributes
+    ----------
+    common
+        Alterations that are drawn `COMMON` times as often as the others: most diseases show by another brightness.
+    """
 
     shapes: Mapping[str, ShapeGenerator]
     alterations: Mapping[str, Alteration]
+    common: tuple[str, ...]
+
+    COMMON = 3
+
+    def shape(self, rng: np.random.Generator) -> ShapeGenerator:
+        """One of the shapes, each as often as the others."""
+        return list(self.shapes.values())[int(rng.integers(len(self.shapes)))]
+
+    def alteration(self, rng: np.random.Generator) -> Alteration:
+        """One of the alterations."""
+        names = [name for name in self.alterations for _ in range(self.COMMON if name in self.common else 1)]
+        return self.alterations[names[int(rng.integers(len(names)))]]
 
 
 FAMILIES: Mapping[Family, Generators] = {
@@ -60,6 +78,7 @@ FAMILIES: Mapping[Family, Generators] = {
             "grain": alterations.grain,
             "blur": alterations.blur,
         },
+        common=("shift", "oedema"),
     ),
     "choose": Generators(
         {"stars": shapes.stars, "tubes": shapes.tubes, "blocks": shapes.blocks},
@@ -71,6 +90,7 @@ FAMILIES: Mapping[Family, Generators] = {
             "invert": alterations.invert,
             "coarse": alterations.coarse,
         },
+        common=("level", "gain"),
     ),
 }
 
@@ -132,16 +152,12 @@ def _with_lesions(patch: Patch, flat: bool, family: Generators, rng: np.random.G
         return patch.image, reach
     room = Room.of(patch.foreground, flat)
     for _ in range(2 if rng.random() < SECOND else 1):
-        shape = shapes.drawn(_one_of(family.shapes, rng), room, rng)
+        shape = shapes.drawn(family.shape(rng), room, rng)
         for _ in range(2 if rng.random() < COMPOUND else 1):
-            image, around = _one_of(family.alterations, rng)(patch, shape, rng)
+            image, around = family.alteration(rng)(patch, shape, rng)
             patch = replace(patch, image=torch.where(patch.foreground, image.clamp(0, 1), patch.image))
             reach = torch.maximum(reach, (around > 0).float())
     return patch.image, reach
-
-
-def _one_of(table: Mapping[str, Callable], rng: np.random.Generator) -> Callable:
-    return list(table.values())[int(rng.integers(len(table)))]
 
 
 def _as_volumes(items: Tensor, slices: int) -> Tensor:

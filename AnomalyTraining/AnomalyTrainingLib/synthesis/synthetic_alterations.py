@@ -71,7 +71,7 @@ def mass(patch: Patch, shape: Shape, rng: np.random.Generator) -> tuple[Tensor, 
     flat = [True, False, False] if shape.room.flat else [n == 1 for n in hill.shape]
     slope = [torch.zeros_like(hill) if f else torch.gradient(hill, dim=axis)[0] for axis, f in enumerate(flat)]
     field = torch.stack(slope) * patch.foreground
-    steepest = field.norm(dim=0).max().clamp_min(1e-6)
+    steepest = field.square().sum(dim=0).max().sqrt().clamp_min(1e-6)
     strength = patch.severity * float(rng.choice([-1, 1]) * rng.uniform(0.2, 0.6)) * shape.radius
     return _moved(patch.image, field * (strength / steepest)), field.any(dim=0).float()
 

@@ -6,8 +6,9 @@ A shape is a depth: about how many voxels a place lies inside the surface, negat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ SEVERAL, MOST = 0.5, 8
 
 EDGE = (0.7, 4.0)
 """Voxels over which an edge fades; never more than the lesion's radius and a half."""
+
+_FAR = 1e3
+"""How deep outside places far from every lesion are said to be."""
 
 _SPREAD = 3.0
 """A third of a control point's spread reaches a B-spline field."""
@@ -75,6 +79,16 @@ class Room:
         z, y, x = (axis - middle for axis, middle in zip(self.axes, centre, strict=True))
         return z, y, x
 
+    def around(self, centre: tuple[float, float, float], reach: float) -> tuple[Room, tuple[slice, ...]]:
+        """The part of the room that lies within so many voxels of a place along each axis, and where it is."""
+        window = []
+        for at, n in zip(centre, self.foreground.shape, strict=True):
+            start = min(max(math.floor(at - reach), 0), n - 1)
+            window.append(slice(start, max(start + 1, min(math.ceil(at + reach) + 1, n))))
+        z, y, x = window
+        axes = (self.axes[0][z], self.axes[1][:, y], self.axes[2][:, :, x])
+        return replace(self, foreground=self.foreground[z, y, x], axes=axes), (z, y, x)
+
     def noise(self, cell: float, rng: np.random.Generator, channels: int = 1) -> Tensor:
         """Smooth fields of standard deviation about 1 that vary over `cell` voxels, float32 (channels, D, H, W)."""
         depth, height, width = self.foreground.shape
@@ -119,15 +133,15 @@ def drawn(generator: ShapeGenerator, room: Room, rng: np.random.Generator) -> Sh
     count = int(rng.integers(2, MOST + 1)) if rng.random() < SEVERAL else 1
     most = room.largest / np.sqrt(count)
     size = float(np.exp(rng.uniform(np.log(LEAST_RADIUS), np.log(most))))
-    depth, largest, middle = None, 0.0, (0.0, 0.0, 0.0)
+    depth = torch.full(room.foreground.shape, -_FAR, device=room.foreground.device)
+    largest, middle = 0.0, (0.0, 0.0, 0.0)
     for _ in range(count):
         radius = float(np.clip(size * rng.uniform(0.6, 1.4), LEAST_RADIUS, room.largest))
         centre = room.centre(radius, rng)
-        found = generator(room, centre, radius, rng)
-        depth = found if depth is None else torch.maximum(depth, found)
+        near, window = room.around(centre, 3 * radius + EDGE[1])  # a lesion of three voxels needs no whole volume
+        depth[window] = torch.maximum(depth[window], generator(near, centre, radius, rng))
         if radius > largest:
             largest, middle = radius, centre
-    assert depth is not None
     edge = float(np.exp(rng.uniform(*np.log(EDGE))))
     return Shape(room, depth, min(edge, 1.5 * largest), largest, middle)
 
