@@ -46,6 +46,10 @@ def take(pictures: Path, thumbnail: Path) -> list[Path]:
         time.sleep(0.01)
     if widget.controls.results is None:
         raise RuntimeError(widget.ui.messageLabel.text)
+    slicer.app.processEvents()  # the views follow in a turn of their own
+    widget.ui.showSurfacesCheck.checked = True
+    while widget.controls.surfaces.is_busy:
+        slicer.app.processEvents()
     _refresh(slicer)
     written = [pictures / "slicer.png", thumbnail]
     pictures.mkdir(parents=True, exist_ok=True)
@@ -60,6 +64,8 @@ def _refresh(slicer: Any) -> None:
     slicer.app.processEvents()
     for name in slicer.app.layoutManager().sliceViewNames():
         slicer.app.layoutManager().sliceWidget(name).sliceView().forceRender()
+    slicer.app.layoutManager().resetThreeDViews()
+    slicer.app.layoutManager().threeDWidget(0).threeDView().forceRender()
     slicer.app.processEvents()
 
 

@@ -18,6 +18,7 @@ from AnomalyDetectionLib.interop.reports import FILES, write_case
 from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
 from AnomalyDetectionLib.scoring.result import ScoreResult
 from AnomalyDetectionLib.slicer_ui.volumes import volume_of
+from harness.window import PANEL_WIDTH
 
 from .conftest import ARTEFACTS, RESOURCES, SAMPLE, add_volume, click, load_sample, picture, run_until
 
@@ -190,6 +191,14 @@ def test_opacity_and_layers_act_on_the_views(shown: Any) -> None:
     assert not shown.results.segmentation.GetDisplayVisibility()
     shown.parameters.threshold = 3.0
     assert not shown.results.segmentation.GetDisplayVisibility(), "what was hidden stays hidden"
+
+
+def test_nothing_of_the_panel_is_cut_off_in_slicers_narrow_column(shown: Any) -> None:
+    import slicer
+
+    shown.parameters.threshold = 2.5
+    assert shown.ui.defaultButton.isVisible() and shown.ui.reviewBox.isVisible()
+    assert slicer.util.getModule("AnomalyDetection").widgetRepresentation().minimumSizeHint().width() <= PANEL_WIDTH
 
 
 def test_the_3d_box_makes_surfaces_and_a_new_threshold_makes_them_anew(shown: Any) -> None:
