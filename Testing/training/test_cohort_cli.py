@@ -74,6 +74,19 @@ def test_files_of_one_name_in_two_classes_stay_apart_and_masks_are_found(tmp_pat
     assert cases["abnormal-2"].mask is None and cases["normal-1"].mask is None
 
 
+def test_folders_of_any_classes_become_labels_and_a_test_that_is_there_stays_the_test(tmp_path, capsys):
+    train = " ".join(f"train/NORMAL/p{n}.jpeg val/NORMAL/v{n}.jpeg train/PNEUMONIA/q{n}.jpeg" for n in range(4))
+    image_files(tmp_path / "set", f"{train} test/NORMAL/p0.jpeg test/PNEUMONIA/t1.jpeg test/.x/y.png")
+    out = tmp_path / "c.csv"
+    assert cohort("folder", tmp_path / "set", "--normal", "NORMAL", "--split", "--supervised", "--out", out) == 0
+    cases = {c.case: c for c in read_manifest(out)}
+    assert {name for name, case in cases.items() if case.split == "test"} == {"test-NORMAL-p0", "test-PNEUMONIA-t1"}
+    assert {(c.covariates["class"], c.label) for c in cases.values()} == {("NORMAL", 0), ("PNEUMONIA", 1)}
+    assert {c.split for c in cases.values() if c.label == 0} == {"train", "calibrate", "validate", "test"}
+    message = refusal(capsys, "folder", tmp_path / "set", "--normal", "healthy", "--out", tmp_path / "d.csv")
+    assert "no folder 'healthy' of normals; there are NORMAL, PNEUMONIA" in message
+
+
 def test_names_in_any_script_become_distinct_cases(tmp_path):
     image_files(tmp_path / "set", "Müller.nii.gz 脑.nii.gz 肺.nii.gz Кот_1.nii.gz")
     assert cohort("folder", tmp_path / "set", "--out", tmp_path / "c.csv") == 0
@@ -143,6 +156,13 @@ def test_series_are_chosen_by_modality_and_description(dicom_tree, tmp_path, cap
     assert all(c.image.is_file() for c in cases)
     message = refusal(capsys, "dicom", dicom_tree, "--modality", "PT", "--out", tmp_path / "pt.csv")
     assert "none of the" in message and "MR '" in message
+
+
+def test_series_under_a_folder_of_abnormals_are_abnormal(dicom_tree, tmp_path):
+    shutil.copytree(dicom_tree / "77654033" / "CR1", tmp_path / "tree" / "normal" / "a")
+    shutil.copytree(dicom_tree / "98892003" / "MR1", tmp_path / "tree" / "Abnormal" / "b")
+    assert cohort("dicom", tmp_path / "tree", "--out", tmp_path / "c.csv") == 0
+    assert {(c.covariates["modality"], c.label) for c in read_manifest(tmp_path / "c.csv")} == {("CR", 0), ("MR", 1)}
 
 
 def test_no_patient_name_or_id_reaches_the_manifest_and_a_salt_repeats_names(dicom_tree, tmp_path):

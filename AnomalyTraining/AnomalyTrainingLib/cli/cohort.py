@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what needs torch or pydicom is imported when it is needed: 
     from ..synthesis.lesions import LesionRequest
 
 _HELP = argparse.RawDescriptionHelpFormatter
+_LABEL_HELP = "label of all cases (default: 1 for series under SRC/abnormal, 0 for all others)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +103,7 @@ def _read(args: argparse.Namespace, out: Path, progress: Progress) -> list[Case]
 def _read_folder(args: argparse.Namespace) -> list[Case]:
     from ..cohorts.folder import cases_of_folder
 
-    return cases_of_folder(args.source, patient_pattern=args.patient_pattern, masks=args.masks)
+    return cases_of_folder(args.source, patient_pattern=args.patient_pattern, masks=args.masks, normal=args.normal)
 
 
 def _read_dicom(args: argparse.Namespace, progress: Progress) -> list[Case]:
@@ -205,7 +206,9 @@ def _add_folder(sources: argparse._SubParsersAction) -> None:
         "folder",
         help="image files: one file is one case",
         description="Every image file under SRC/normal (label 0) and SRC/abnormal (label 1) is a case; without these\n"
-        "folders every image under SRC is a normal one. NIfTI, NRRD, MetaImage, PNG, JPEG or single DICOM files.",
+        "folders every image under SRC is a normal one. NIfTI, NRRD, MetaImage, PNG, JPEG or single DICOM files.\n"
+        "With --normal any folders are classes, and the column 'class' says which. The classes may also lie in\n"
+        "SRC/train, SRC/val and SRC/test; --split then keeps the test as it is.",
         formatter_class=_HELP,
     )
     parser.add_argument("source", metavar="SRC", help="the folder")
@@ -216,10 +219,17 @@ def _add_folder(sources: argparse._SubParsersAction) -> None:
         "is a patient of its own)",
     )
     parser.add_argument(
+        "--normal",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a folder of normals (may be given again); all folders beside it are abnormal",
+    )
+    parser.add_argument(
         "--masks", metavar="DIR", help="masks of the abnormal images, named as they are below SRC/abnormal"
     )
     add_out(parser)
-    add_split(parser)
+    add_split(parser, published="images under SRC/test")
 
 
 def _add_dicom(sources: argparse._SubParsersAction) -> None:
@@ -238,7 +248,7 @@ def _add_dicom(sources: argparse._SubParsersAction) -> None:
         help="secret text mixed into the hash of patient IDs: the same text gives the same names in every manifest "
         "(default: a random one, so that names mean nothing outside this manifest)",
     )
-    parser.add_argument("--label", type=int, choices=(0, 1), default=0, help="label of all cases (default 0, normal)")
+    parser.add_argument("--label", type=int, choices=(0, 1), help=_LABEL_HELP)
     add_out(parser)
     add_split(parser)
 

@@ -17,6 +17,7 @@ import pydicom
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.read import SeriesInfo, list_series
 
+from .folder import CLASSES
 from .manifest import DEFAULT_CHANNEL, Case, ImageSource
 
 _TAGS = ("PatientID", "StudyInstanceUID", "StudyDate", "StudyTime", "PatientAge", "PatientSex", "ViewPosition")
@@ -39,7 +40,7 @@ def cases_of_dicom(
     modality: str | None = None,
     description: str | None = None,
     salt: str | None = None,
-    label: int = 0,
+    label: int | None = None,
     progress: Callable[[float], None] = lambda fraction: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> list[Case]:
@@ -54,6 +55,8 @@ def cases_of_dicom(
         Only series of this DICOM code.
     description
         Only series whose description contains this regular expression, in upper or lower case.
+    label
+        Of all cases; None takes it from the folders `normal` and `abnormal` directly below `source`, and 0 elsewhere.
     salt
         The hash's key; None for a random one, whose names mean nothing outside this manifest.
     progress
@@ -88,7 +91,7 @@ def cases_of_dicom(
         )
     if nameless := sum(not found.about["PatientID"] for found in chosen):
         warn(f"{nameless} series state no patient ID; each of their studies counts as a patient of its own.")
-    return _cases(chosen, key, label)
+    return _cases(chosen, key, lambda found: _label(found, source) if label is None else label)
 
 
 def _found_in(source: Path, progress: Callable[[float], None]) -> list[_Found]:
@@ -134,7 +137,7 @@ def _about(path: Path) -> dict[str, str]:
     return {tag: str(dataset.get(tag) or "").strip() for tag in _TAGS}
 
 
-def _cases(chosen: Sequence[_Found], key: bytes, label: int) -> list[Case]:
+def _cases(chosen: Sequence[_Found], key: bytes, label_of: Callable[[_Found], int]) -> list[Case]:
     studies: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
     for found in chosen:
         studies[_patient_of(found.about)].add(_study_of(found.about))
@@ -149,13 +152,18 @@ def _cases(chosen: Sequence[_Found], key: bytes, label: int) -> list[Case]:
                 case=f"{patient}-{_hashed(key, 'se', found.series.identifier)}",
                 patient=patient,
                 images={DEFAULT_CHANNEL: ImageSource(place, None if found.alone else found.series.identifier)},
-                label=label,
+                label=label_of(found),
                 study=_hashed(key, "st", found.about["StudyInstanceUID"]),
                 order=order,
                 covariates=_covariates(found),
             )
         )
     return sorted(cases, key=lambda case: (case.patient, case.order or 0, case.case))
+
+
+def _label(found: _Found, source: Path) -> int:
+    """By the first folder below the source."""
+    return CLASSES.get(found.series.files[0].relative_to(source).parts[0].lower(), 0)
 
 
 def _patient_of(about: dict[str, str]) -> str:

@@ -6,8 +6,9 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from AnomalyDetectionLib.errors import InputError
 
@@ -17,16 +18,38 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg",
 """Endings of files that are taken for images."""
 
 CLASSES = {"normal": 0, "abnormal": 1}
-"""Folders that give the label."""
+"""Folders that give the label, unless those of the normals are named."""
+
+PARTS = {"train": "", "training": "", "val": "", "valid": "", "validation": "", "test": "test", "testing": "test"}
+"""Folders of a data set that comes divided, and the split they stand for: only the test is kept apart as it is."""
+
+
+class _Found(NamedTuple):
+    """An image file, the folder of its class (or part) and what they say."""
+
+    path: Path
+    root: Path
+    label: int
+    split: str = ""
+    group: str = ""
 
 
 def cases_of_folder(
-    source: str | Path, *, patient_pattern: str | None = None, masks: str | Path | None = None
+    source: str | Path,
+    *,
+    patient_pattern: str | None = None,
+    masks: str | Path | None = None,
+    normal: Collection[str] = (),
 ) -> list[Case]:
     """Cases of the images under ``SOURCE/normal`` and ``SOURCE/abnormal``, or all of `source` as normals.
 
+    The folders of the classes may lie in folders of parts (``train``, ``val``, ``test``); the split of those under
+    ``test`` is test.
+
     Parameters
     ----------
+    normal
+        Names of the folders of normals; all other folders beside them are abnormal, and `class` says which.
     patient_pattern
         Regular expression searched in each image's path relative to `source`; its first group (or the whole match) is
         the patient.  Without it every case is a patient of its own.
@@ -36,44 +59,63 @@ def cases_of_folder(
     Raises
     ------
     InputError
-        If there is no image, the pattern is not valid or does not match an image, or two images would get one name.
+        If there is no image, the pattern is not valid or does not match an image, there is no such folder of normals,
+        or two images would get one name.
     """
     source = Path(source).absolute()
     if not source.is_dir():
         raise InputError(f"{source}: there is no such folder.")
     pattern = _compiled(patient_pattern)
-    found = list(_labelled_images(source))
+    found = list(_labelled_images(source, normal))
     if not found:
         raise InputError(
             f"{source}: no image was found ({', '.join(SUFFIXES)}); put them into the folder, or into its folders "
             "'normal' and 'abnormal'; for DICOM series use 'cohort dicom'."
         )
-    names = _names([(path.relative_to(root), root.name if root != source else "") for path, root, _ in found])
+    names = _names([(one.path.relative_to(one.root), "-".join(one.root.relative_to(source).parts)) for one in found])
     mask_of = _masks(Path(masks).absolute()) if masks is not None else {}
     cases = []
-    for (path, root, label), name in zip(found, names, strict=True):
+    for one, name in zip(found, names, strict=True):
+        relative = one.path.relative_to(source)
         cases.append(
             Case(
                 case=name,
-                patient=name if pattern is None else _patient(pattern, path.relative_to(source)),
-                images={DEFAULT_CHANNEL: ImageSource(path)},
-                label=label,
-                mask=mask_of.get(_stem(path.relative_to(root))) if label else None,
+                patient=name if pattern is None else _patient(pattern, relative),
+                images={DEFAULT_CHANNEL: ImageSource(one.path)},
+                label=one.label,
+                mask=mask_of.get(_stem(one.path.relative_to(one.root))) if one.label else None,
+                split=one.split,
+                covariates={"class": one.group} if one.group else {},
             )
         )
     return cases
 
 
-def _labelled_images(source: Path) -> Iterator[tuple[Path, Path, int]]:
-    """Path, root folder and label of every image, in order."""
-    classes = [(folder, CLASSES[folder.name.lower()]) for folder in _folders(source) if folder.name.lower() in CLASSES]
-    for root, label in classes or [(source, 0)]:
-        for path in _images_under(root):
-            yield path, root, label
+def _labelled_images(source: Path, normal: Collection[str]) -> Iterator[_Found]:
+    """Every image with what its folders say, in order."""
+    parts = [(folder, PARTS[folder.name.lower()]) for folder in _folders(source) if folder.name.lower() in PARTS]
+    divided = bool(parts) and all(_classes(folder, normal) for folder, _ in parts)
+    places = parts if divided else [(source, "")]
+    if absent := set(normal) - {root.name for place, _ in places for root, _ in _classes(place, normal)}:
+        there = sorted({folder.name for place, _ in places for folder in _folders(place)})
+        raise InputError(
+            f"{source}: there is no folder {min(absent)!r} of normals; there are {', '.join(there) or 'no folders'}."
+        )
+    for place, split in places:
+        for root, label in _classes(place, normal) or [(place, 0)]:
+            for path in _images_under(root):
+                yield _Found(path, root, label, split, root.name if normal else "")
+
+
+def _classes(place: Path, normal: Collection[str]) -> list[tuple[Path, int]]:
+    """Folders of classes and their labels."""
+    if normal:
+        return [(folder, int(folder.name not in normal)) for folder in _folders(place)]
+    return [(folder, CLASSES[folder.name.lower()]) for folder in _folders(place) if folder.name.lower() in CLASSES]
 
 
 def _folders(source: Path) -> list[Path]:
-    return sorted(entry for entry in source.iterdir() if entry.is_dir())
+    return sorted(entry for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _images_under(root: Path) -> list[Path]:

@@ -196,9 +196,9 @@ def write_manifest(cases: Iterable[Case], path: str | Path) -> Path:
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows([row.get(name, "") for name in header] for row in rows)
 
     return atomically(path, write)
 
