@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
+from AnomalyDetectionLib.detectors.fusion import Fusion
 from AnomalyDetectionLib.imaging.geometry import Grid
 from AnomalyDetectionLib.imaging.template import build_template
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.calibrate import calibrate
+from AnomalyDetectionLib.scoring.composite import Member
 from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.prepare import as_normal, prepare
@@ -71,6 +74,34 @@ def head(
     image = image * rng.uniform(0.8, 1.2) * (1 + 0.1 * points[..., 1] / 100) + rng.normal(0, 2, grid.shape)
     array = np.where(inside, np.maximum(image, 1), 0).astype(np.float32)
     return Volume(array, affine, modality="MR", name=f"head-{subject}")
+
+
+def tiny_autoencoder() -> Model:
+    """An autoencoder of small canonical slices that has learnt next to nothing, calibrated on three heads."""
+    import torch
+
+    spec = InputSpec("slices", ("MR",), "mr-robust", size=(32, 32), spacing=(6.0, 6.0, 6.0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        detector = build("autoencoder", spec, {"widths": [4, 8, 8, 16], "latent": 16})
+        slices = prepare(head(1), spec).batch
+        optimiser = torch.optim.Adam(detector.parameters(), 3e-3)
+        for _ in range(20):
+            optimiser.zero_grad()
+            detector.loss(slices).backward()
+            optimiser.step()
+    detector.eval().requires_grad_(False)
+    calibration = calibrate(detector, None, (head(subject) for subject in range(20, 23)), device="cpu")
+    return Model(ModelIdentity("tiny", "1.0.0", "", "autoencoder"), detector, calibration)
+
+
+def fused_model(*models: Model, **options: Any) -> Model:
+    """A fusion of models, calibrated on three heads that none of them has seen."""
+    members = [Member(m.identity, m.detector, m.template, m.calibration.calibrator) for m in models]
+    fusion = Fusion.of(members, **options)
+    template = models[0].template
+    calibration = calibrate(fusion, template, (head(subject) for subject in range(30, 33)), device="cpu")
+    return Model(ModelIdentity("fused", "1.0.0", "", "fusion"), fusion, calibration, template)
 
 
 def fitted_model() -> Model:

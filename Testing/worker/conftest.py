@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import simulated
-import torch
 
 from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.imaging.geometry import Grid, resample
 from AnomalyDetectionLib.imaging.volume import Volume
-from AnomalyDetectionLib.models.bundle import write_bundle
-from AnomalyDetectionLib.scoring.calibrate import calibrate
-from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
 from AnomalyDetectionLib.scoring.model import Model
-from AnomalyDetectionLib.scoring.prepare import prepare
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 from AnomalyDetectionLib.worker.process import Worker
@@ -68,20 +64,16 @@ def zscore_bundle(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def autoencoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny autoencoder of canonical slices; it has learnt next to nothing."""
-    spec = InputSpec("slices", ("MR",), "mr-robust", size=(32, 32), spacing=(6.0, 6.0, 6.0))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        detector = build("autoencoder", spec, {"widths": [4, 8, 8, 16], "latent": 16})
-        slices = prepare(simulated.head(1), spec).batch
-        optimiser = torch.optim.Adam(detector.parameters(), 3e-3)
-        for _ in range(20):
-            optimiser.zero_grad()
-            detector.loss(slices).backward()
-            optimiser.step()
-    detector.eval().requires_grad_(False)
-    calibration = calibrate(detector, None, (simulated.head(subject) for subject in range(20, 23)), device="cpu")
     folder = tmp_path_factory.mktemp("bundles") / "autoencoder"
-    write_bundle(Model(ModelIdentity("tiny", "1.0.0", "", "autoencoder"), detector, calibration), folder)
+    write_bundle(simulated.tiny_autoencoder(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fusion_bundle(zscore_bundle: Path, autoencoder_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two as one."""
+    folder = tmp_path_factory.mktemp("bundles") / "fusion"
+    write_bundle(simulated.fused_model(load_bundle(zscore_bundle), load_bundle(autoencoder_bundle)), folder)
     return folder
 
 

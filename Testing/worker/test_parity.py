@@ -17,7 +17,7 @@ from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyDetectionLib.worker.process import Worker
 
 
-@pytest.mark.parametrize("detector", ["zscore", "autoencoder"])
+@pytest.mark.parametrize("detector", ["zscore", "autoencoder", "fusion"])
 def test_every_door_gives_the_same_map_of_an_oblique_anisotropic_volume(
     detector: str, worker: Worker, oblique: Volume, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -41,6 +41,15 @@ class Template:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", self.image.astype(np.float16).astype(np.float32))
 
+    def same_as(self, other: Template) -> bool:
+        """Whether the two are equal to the last bit."""
+        return (
+            self.grid.shape == other.grid.shape
+            and np.array_equal(self.grid.ijk_to_ras, other.grid.ijk_to_ras)
+            and np.array_equal(self.foreground, other.foreground)
+            and np.array_equal(self.image, other.image)
+        )
+
     def to_bytes(self) -> bytes:
         """As an .npz file (image in half precision, no pickles)."""
         buffer = io.BytesIO()

@@ -22,6 +22,7 @@ import torch
 
 from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.imaging.template import Template
+from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.model import Calibration, Model
 from AnomalyDetectionLib.scoring.registry import build
@@ -165,7 +166,8 @@ def with_calibration(model: Model, calibration: Calibration, note: Mapping[str, 
     kept = {key: value for key, value in model.info.items() if key not in ("created", "metrics")}
     if "baselines" in kept:
         kept["baselines"] = {"stored": "none: they were calibrated on the normals of another site"}
-    if "used" in kept:  # the former calibration normals may be judged now
+    # The former calibration normals may be judged now; those of a fusion's members still shape what is added up.
+    if "used" in kept and not isinstance(model.detector, Composite):
         kept["used"] = {role: hashes for role, hashes in kept["used"].items() if role != "calibrate"}
     info = {**kept, "calibration": dict(note)}
     return replace(model, calibration=calibration, info=info, path=None, attachments={})

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from AnomalyDetectionLib import __version__
+from AnomalyDetectionLib.scoring.composite import Composite
+from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.model import Model
 
 METADATA_SCHEMA = (
@@ -126,10 +128,18 @@ def _what(model: Model) -> list[str]:
 
 
 def _input(model: Model) -> list[str]:
-    spec = model.detector.spec
+    """What is done with an image; for a fusion by each member."""
+    detector = model.detector
+    if not isinstance(detector, Composite):
+        return ["", "## Input", *_how_prepared(detector.spec)]
+    lines = ["", "## Input"]
+    for number, member in enumerate(detector.members, 1):
+        lines += ["", f"Member {number}, `{member.identity.detector}`:", "", *_how_prepared(member.detector.spec)]
+    return lines
+
+
+def _how_prepared(spec: InputSpec) -> list[str]:
     return [
-        "",
-        "## Input",
         f"- modality: {', '.join(spec.modalities) or 'any'}",
         f"- intensity rule: {spec.intensity}; foreground rule: {spec.foreground}",
         f"- grid: {spec.grid}" + (f", voxel size {_numbers(spec.spacing)} mm" if spec.spacing else ""),

@@ -30,6 +30,7 @@ class Registered:
 BUILT_IN: dict[str, Registered] = {
     "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
     "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
+    "fusion": Registered("AnomalyDetectionLib.detectors.fusion:Fusion"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
     "unet": Registered("AnomalyDetectionLib.detectors.unet:SupervisedUNet"),
     "zscore": Registered("AnomalyDetectionLib.detectors.zscore:ZScore"),

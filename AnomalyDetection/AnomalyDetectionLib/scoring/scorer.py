@@ -17,6 +17,7 @@ from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.models.devices import choose_device
 
+from .composite import Composite, put_together
 from .contract import Detector, InputSpec, Scores
 from .covariates import encode
 from .findings import Midline, midline_of, midline_of_mask
@@ -36,6 +37,9 @@ with up to 28 degrees of tilt end at 0.97 or above)."""
 PREPARED = {"template": 0.75, "frame": 0.3, "own": 0.3}
 """Share of the whole that preparing the image takes, by the grid: registration is most of the work where there is one
 (70 % of `zscore`'s on a 240 x 240 x 155 head)."""
+
+BACK = 0.85
+"""Share of the whole after which a map is brought back into the image's geometry."""
 
 SLICES_AT_ONCE = 16
 """Slices scored in one go: their network activations (224 x 224, about 40 MB a slice) bound the memory."""
@@ -122,7 +126,53 @@ def score_raw(
     InputError
         If the image does not fit the detector or the memory.
     """
-    return score_ready(detector, make_ready(volume, detector.spec, template, progress), device, progress)
+    return score_prepared(detector, template, Preparations(volume), device, progress)
+
+
+class Preparations:
+    """A volume, made ready once for every input that detectors ask for."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self._made: list[Ready] = []
+
+    def ready(self, spec: InputSpec, template: Template | None, progress: ProgressCallback = _ignore) -> Ready:
+        """The volume for that spec and template; raises as `make_ready` does."""
+        for made in self._made:
+            if made.spec == spec and made.template is template:
+                return made
+        self._made.append(make_ready(self.volume, spec, template, progress))
+        return self._made[-1]
+
+
+def score_prepared(
+    detector: Detector,
+    template: Template | None,
+    preparations: Preparations,
+    device: str = "auto",
+    progress: ProgressCallback = _ignore,
+) -> RawScore:
+    """`score_raw` of a volume that may have been made ready before.
+
+    The members of a `Composite` are scored one after the other, each on its own grid and on the device that it fits.
+
+    Raises
+    ------
+    InputError
+        As `score_raw`.
+    """
+    if not isinstance(detector, Composite):
+        return score_ready(detector, preparations.ready(detector.spec, template, progress), device, progress)
+    raws, count = [], len(detector.members)
+    for number, member in enumerate(detector.members):
+        told = partial(_told_of_member, progress, number, count)
+        raws.append(score_prepared(member.detector, member.template, preparations, device, told))
+    return put_together(detector, raws, preparations.volume.name)
+
+
+def _told_of_member(progress: ProgressCallback, number: int, count: int, stage: str, fraction: float) -> None:
+    """Pass on how far a member is, as the share of all of them."""
+    progress(f"{stage} ({number + 1} of {count})", (BACK * number + min(fraction, BACK)) / count)
 
 
 def make_ready(
@@ -173,14 +223,14 @@ def score_ready(
     with watch.stage("score"), torch.inference_mode():
         detector.eval().to(choice.device)
         scores = _score_items(
-            detector, prepared, clinical, choice.device, lambda part: progress("scoring", share + (0.85 - share) * part)
+            detector, prepared, clinical, choice.device, lambda part: progress("scoring", share + (BACK - share) * part)
         )
     image = None
     if scores.map is None:
         image = _case_score(detector, scores, volume)
         raw, scored = np.zeros(volume.shape, dtype=np.float32), prepared.foreground
     else:
-        progress("bringing the map back", 0.85)
+        progress("bringing the map back", BACK)
         with watch.stage("back"):
             raw = prepared.to_input(prepared.whole(scores.map.numpy()))
             scored = _scored(prepared, scores.scored)
@@ -306,27 +356,25 @@ class Scorer:
         InputError
             If the image does not fit the model or the memory.
         """
-        model = self.model
-        ready = make_ready(volume, model.detector.spec, model.template, progress)
-        return self.score_ready(ready, threshold=threshold, case=case, progress=progress)
+        return self.score_prepared(Preparations(volume), threshold=threshold, case=case, progress=progress)
 
-    def score_ready(
+    def score_prepared(
         self,
-        ready: Ready,
+        preparations: Preparations,
         *,
         threshold: float | None = None,
         case: str | None = None,
         progress: ProgressCallback = _ignore,
     ) -> ScoreResult:
-        """`score` of a volume that was made ready for the model's spec and template before.
+        """`score` of a volume that may have been made ready before, for this model or another one.
 
         Raises
         ------
         InputError
             As `score`.
         """
-        model, volume = self.model, ready.volume
-        raw = score_ready(model.detector, ready, self.device, progress)
+        model, volume = self.model, preparations.volume
+        raw = score_prepared(model.detector, model.template, preparations, self.device, progress)
         watch = _Watch()
         progress("calibrating", 0.9)
         with watch.stage("calibrate"):

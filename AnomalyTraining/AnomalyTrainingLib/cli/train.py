@@ -16,6 +16,9 @@ patients, to tell when to stop.  A run that was stopped, or killed, goes on with
 they train, --progress json has events "training" with `epoch`, `step` of `steps`, `train_loss`, `validation_loss` (null
 within an epoch), `eta_s` and `memory_bytes`.
 
+`fusion` is fitted to nobody: it adds up what models that there are already find rare (`--set
+options.members=[BUNDLE,BUNDLE]`), and is calibrated on the split calibrate, which none of them may have learnt from.
+
 At its end the baselines that `slicer-anomaly evaluate` judges the model against are fitted to the same normals and
 stored with it (`baselines:` in the configuration: a list, `all` or `none`).
 

@@ -18,6 +18,11 @@ MOST_LABELS = 64
 """An image with more distinct values than that is no mask."""
 
 
+def patient_hash(patient: str) -> str:
+    """128 bits of the SHA-256 of a patient's identifier, as bundles keep it."""
+    return hashlib.sha256(patient.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """What is known of one channel of a case.

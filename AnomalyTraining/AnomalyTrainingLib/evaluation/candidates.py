@@ -9,13 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from AnomalyDetectionLib.errors import InputError
-from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.imaging.volume import Volume
-from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.decision import Decision
 from AnomalyDetectionLib.scoring.model import Model
-from AnomalyDetectionLib.scoring.result import ScoreResult
-from AnomalyDetectionLib.scoring.scorer import Ready, Scorer, make_ready
+from AnomalyDetectionLib.scoring.scorer import Preparations, Scorer
 
 from ..cohorts.manifest import Case
 from .baselines import DESCRIPTIONS
@@ -114,7 +111,7 @@ def judge_case(
     InputError
         If the model cannot judge the case; what a baseline cannot is noted.
     """
-    made = _Made(volume)
+    made = Preparations(volume)
     found = Judgement({}, {}, {})
     for candidate in candidates:
         try:
@@ -128,29 +125,10 @@ def judge_case(
     return found
 
 
-class _Made:
-    """A volume as it was prepared so far."""
-
-    def __init__(self, volume: Volume) -> None:
-        self.volume = volume
-        self._ready: list[tuple[InputSpec, Template | None, Ready]] = []
-
-    def ready(self, model: Model) -> Ready:
-        for spec, template, ready in self._ready:
-            if spec == model.detector.spec and template is model.template:
-                return ready
-        ready = make_ready(self.volume, model.detector.spec, model.template)
-        self._ready.append((model.detector.spec, model.template, ready))
-        return ready
-
-    def score(self, model: Model, case: str, device: str) -> ScoreResult:
-        return Scorer(model, device).score_ready(self.ready(model), case=case)
-
-
 def _record(
     candidate: Candidate,
     case: Case,
-    made: _Made,
+    made: Preparations,
     truth: NDArray[np.bool_] | None,
     cluster: str,
     device: str,
@@ -162,7 +140,7 @@ def _record(
         return record_of(
             case,
             made.volume,
-            made.score(model, case.case, device),
+            Scorer(model, device).score_prepared(made, case=case.case),
             truth,
             cluster=cluster,
             reducer=model.calibration.reducer,

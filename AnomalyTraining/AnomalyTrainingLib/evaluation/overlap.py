@@ -9,9 +9,9 @@ from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.model import Model
 
-from ..cohorts.facts import pixel_hash
+from ..cohorts.facts import patient_hash, pixel_hash
 from ..cohorts.manifest import Case
-from .baselines.fit import ROLES, patient_hash
+from .baselines.fit import ROLES
 
 _SHOWN = 3
 

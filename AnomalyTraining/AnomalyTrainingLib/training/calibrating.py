@@ -82,6 +82,8 @@ def as_model(config: TrainConfig, fitted: Fitted, calibration: Calibration, role
     if roles.folds:
         facts["folds"] = roles.folds  # by which the baselines are calibrated alike
     info = {"training": dict(fitted.facts), "calibration": facts}
+    if fitted.used:
+        info["used"] = dict(fitted.used)
     return Model(identity, fitted.detector, calibration, fitted.template, info)
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging import foreground, intensity
+from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.registry import available, build, detector_class
 
@@ -272,11 +273,25 @@ def read_config(source: str | Path, changes: Sequence[str] = ()) -> TrainConfig:
     config = _validated(data, name)
     if detector_class(config.detector).passes > 0 and "training" in config.model_fields_set:
         raise InputError(f"{name}: {config.detector} is fitted by statistics; take the section 'training' out.")
+    if issubclass(detector_class(config.detector), Composite):
+        _check_of_others(config, name)
     try:
         build(config.detector, config.input.spec(), config.options)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return config
+
+
+def _check_of_others(config: TrainConfig, name: str) -> None:
+    """Refuse what means nothing to a detector that is put together of fitted ones."""
+    for section in ("input", "training"):
+        if section in config.model_fields_set:
+            raise InputError(f"{name}: {config.detector} is put together of fitted models; take {section!r} out.")
+    if config.calibration.method == "cross":
+        raise InputError(
+            f"{name}: calibration.method 'cross' would need the members fitted fold by fold; {config.detector} is "
+            "calibrated on the split 'calibrate'."
+        )
 
 
 def _validated(data: dict[str, Any], name: str) -> TrainConfig:

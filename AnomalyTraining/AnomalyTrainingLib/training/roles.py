@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.registry import detector_class
 from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 
@@ -27,7 +28,7 @@ class Roles:
     train, calibrate
         Normals that the detector is fitted to and calibrated on: the splits of these names, or all of both for both
         where calibration is cross-conformal.  A detector that learns from masks is fitted to the abnormal cases of the
-        split train as well.
+        split train as well, one that is put together of others to nobody.
     validate
         Normals that tell a detector trained by gradient when to stop, and abnormal cases where it learns from these;
         may be empty.
@@ -73,6 +74,13 @@ class Roles:
                     "1) in the split 'train'; assign some to it."
                 )
         method = config.calibration.method
+        if issubclass(detector_class(config.detector), Composite):
+            if not calibrate:
+                raise InputError(
+                    f"{cohort.path}: there is no normal case (label 0) in the split 'calibrate', by which a fusion is "
+                    "calibrated; take normals that no member has learnt from."
+                )
+            return cls((), calibrate, normals, decide)
         if method == "cross" or (method == "auto" and len(train) + len(calibrate) < CROSS_BELOW):
             both = (*train, *calibrate)
             patients = len({case.patient for case in both})

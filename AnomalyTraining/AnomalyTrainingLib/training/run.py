@@ -22,6 +22,7 @@ from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.errors import InputError, OutputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.models.bundle import load_bundle, read_attachments, write_bundle
+from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.registry import detector_class
 from AnomalyTrainingLib.cohorts.channels import channel_of_config
@@ -30,6 +31,7 @@ from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 from .calibrating import as_model, held_out, out_of_fold
 from .config import TrainConfig
 from .deciding import decided_by_roc
+from .fusing import fuse, without_folders
 from .provenance import data_facts, run_facts
 from .roles import Roles
 from .statistics import Fitted, ProgressCallback, fit_statistics
@@ -97,7 +99,8 @@ def train(
             warn(warning)
     if finish is not None and not (out / "model").exists():
         model = finish(config, cohort, model, device, progress)
-    model = replace(model, info={**model.info, "run": run_facts(config, seed, device, time.monotonic() - started)})
+    shown = without_folders(config, fitted.detector) if isinstance(fitted.detector, Composite) else config
+    model = replace(model, info={**model.info, "run": run_facts(shown, seed, device, time.monotonic() - started)})
     written = write_bundle(model, out / "model") if not (out / "model").exists() else load_bundle(out / "model")
     _write_state(out, {**state, "state": "done", "model_sha256": written.identity.sha256})
     _clear(out)
@@ -137,6 +140,8 @@ class _Fitting:
         progress: ProgressCallback,
         events: Callable[[Mapping[str, Any]], None],
     ) -> Fitted:
+        if issubclass(detector_class(self.config.detector), Composite):
+            return fuse(self.config, self.roles.calibrate, progress)
         kept = folder / "template.npz"
         common: dict[str, Any] = {
             "template": Template.from_file(kept) if kept.exists() else None,

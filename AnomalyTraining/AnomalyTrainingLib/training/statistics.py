@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from AnomalyDetectionLib.errors import InputError
@@ -33,11 +33,14 @@ class Fitted:
     ----------
     facts
         What the bundle says of its training.
+    used
+        Hashes of what it has seen in other runs, as members of a fusion have (`fusing.Used`).
     """
 
     detector: Detector
     template: Template | None
     facts: Mapping[str, Any]
+    used: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit_statistics(

@@ -12,7 +12,6 @@ share is the template that images are aligned with.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,15 +22,17 @@ from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.calibrate import Gathering
+from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.prepare import LEAST_SLICES, as_normal, check_fits, prepare
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.scorer import Ready, make_ready, score_ready
 
-from ...cohorts.facts import pixel_hash
+from ...cohorts.facts import patient_hash, pixel_hash
 from ...cohorts.manifest import Case, Cohort, load_case_volume
 from ...training.config import TrainConfig
+from ...training.fusing import joined_used
 from ...training.statistics import DEFAULT_TEMPLATE_MM, ProgressCallback, make_template
 from . import DESCRIPTIONS, MAPS
 from .contender import Contender, Folds
@@ -79,7 +80,8 @@ def attach_baselines(
         baselines = _with_shared(baselines, shared)
     facts = {"stored": ", ".join(baselines.names) or "none", "calibrated on": fitting.calibrated_on()}
     facts |= {f"{name} is missing": reason for name, reason in baselines.missing.items()}
-    info = {**model.info, "used": fitting.used(), "baselines": facts}
+    used = joined_used(model.info.get("used", {}), fitting.used())  # members of a fusion have seen others
+    info = {**model.info, "used": used, "baselines": facts}
     return replace(model, attachments=baselines.to_files(model), info=info)
 
 
@@ -113,11 +115,6 @@ def fit_baselines(
         If a case cannot be read or prepared.
     """
     return Fitting(model, cohort, names, device, progress).run()
-
-
-def patient_hash(patient: str) -> str:
-    """128 bits of the SHA-256 of a patient's identifier, as bundles keep it."""
-    return hashlib.sha256(patient.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +190,8 @@ class Fitting:
             intensity = CLASSES["voxel_intensity"](_alone(model.detector.spec))
             found["voxel_intensity"] = Contender.learner(intensity, model.template, self.folds)
         if "untrained" in wanted:
-            if model.detector.passes > 0 or not any(True for _ in model.detector.parameters()):
+            fused = isinstance(model.detector, Composite)
+            if fused or model.detector.passes > 0 or not any(True for _ in model.detector.parameters()):
                 self.missing["untrained"] = f"{model.identity.detector} has no network that training changes"
             else:
                 network = untrained(model.detector, model.identity.detector, UNTRAINED_SEED)
