@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from AnomalyDetectionLib.detectors.unet import SupervisedUNet, score_of_logit, segmentation_loss
+from AnomalyDetectionLib.detectors.segmentation import score_of_logit, segmentation_loss
+from AnomalyDetectionLib.detectors.unet import SupervisedUNet
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
 from AnomalyDetectionLib.scoring.registry import build
@@ -48,6 +49,12 @@ def test_the_loss_is_cross_entropy_and_dice_within_the_foreground() -> None:
     upper[..., 2:, :] = False
     wrong_below = torch.full_like(mask, 40.0)
     assert segmentation_loss(wrong_below, mask, upper).item() == pytest.approx(0, abs=1e-4)
+    unsure = torch.where(mask > 0, -2.0, 0.0)
+    missed, guessed = math.log1p(math.exp(2)), math.log(2)
+    found = 8 / (1 + math.exp(2))
+    dice = 1 - (2 * found + 1) / (found + 4 + 8 + 1)
+    weighed = segmentation_loss(unsure, mask, inside, lesion_weight=3).item()
+    assert weighed == pytest.approx((3 * missed + guessed) / 4 + dice, abs=1e-5)
     empty = torch.zeros_like(mask)
     assert segmentation_loss(torch.full_like(mask, -40.0), empty, inside) < segmentation_loss(
         wrong_below, empty, inside

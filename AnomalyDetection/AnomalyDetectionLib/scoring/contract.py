@@ -122,6 +122,8 @@ class Batch:
     covariates
         float32 (N, F), clinical columns as `scoring.covariates.encode` gives them, NaN where missing; None for a
         detector without `columns`.
+    context
+        For training only: the crop's part of what `Detector.context` says of the whole case, float (N, K, *spatial).
     epoch
         For training only: epochs before this one, for losses that are warmed up; None for the loss's final form, by
         which epochs are compared.
@@ -135,6 +137,7 @@ class Batch:
     target: Tensor | None = None
     mask: Tensor | None = None
     severity: Tensor | None = None
+    context: Tensor | None = None
     label: Tensor | None = None
     covariates: Tensor | None = None
     epoch: int | None = None
@@ -187,6 +190,9 @@ class Detector(nn.Module):
     passes: ClassVar[int] = 0
     """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
 
+    context_channels: int = 0
+    """Channels of what `context` answers."""
+
     warmup_epochs: int = 0
     """Epochs until the loss has its final form; the best epoch is chosen among those after."""
 
@@ -204,6 +210,14 @@ class Detector(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """Scalar loss of a training batch (detectors trained by gradient)."""
         raise TypeError(f"{type(self).__name__} is trained by statistics: use absorb and finish")
+
+    def context(self, batch: Batch) -> Tensor | None:
+        """What a detector of patches is shown beside a crop and takes from the whole case, (N, K, *spatial).
+
+        For training it is worked out once for every whole volume, and cropped with it (`Batch.context`); scoring is
+        given whole volumes.  None where a crop by itself is enough.
+        """
+        return None
 
     def absorb(self, batch: Batch) -> None:
         """Take in one batch of normals (detectors trained by statistics)."""

@@ -32,6 +32,7 @@ BUILT_IN: dict[str, Registered] = {
     "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
     "fusion": Registered("AnomalyDetectionLib.detectors.fusion:Fusion"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
+    "synthlesion": Registered("AnomalyDetectionLib.detectors.synthlesion:SynthLesion"),
     "unet": Registered("AnomalyDetectionLib.detectors.unet:SupervisedUNet"),
     "zscore": Registered("AnomalyDetectionLib.detectors.zscore:ZScore"),
 }

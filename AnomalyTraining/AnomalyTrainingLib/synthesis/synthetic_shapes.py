@@ -131,7 +131,7 @@ ShapeGenerator = Callable[[Room, tuple[float, float, float], float, np.random.Ge
 def drawn(generator: ShapeGenerator, room: Room, rng: np.random.Generator) -> Shape:
     """One lesion, or several of one kind and of about one size."""
     count = int(rng.integers(2, MOST + 1)) if rng.random() < SEVERAL else 1
-    most = room.largest / np.sqrt(count)
+    most = max(room.largest / np.sqrt(count), LEAST_RADIUS)  # a small crop has no room for many
     size = float(np.exp(rng.uniform(np.log(LEAST_RADIUS), np.log(most))))
     depth = torch.full(room.foreground.shape, -_FAR, device=room.foreground.device)
     largest, middle = 0.0, (0.0, 0.0, 0.0)

@@ -18,7 +18,7 @@ from AnomalyTrainingLib.cohorts.manifest import Case
 
 from .augment import Augmentation
 from .config import AugmentSection
-from .kept import KeptCase, keep
+from .kept import ContextOf, KeptCase, keep
 from .seeds import seed_of
 
 
@@ -50,6 +50,8 @@ class PreparedCases:
         Called with the number of cases done.
     masks
         Whether the masks of abnormal voxels are kept too.
+    context
+        Works out what is kept as the context of each case; None for nothing.
     """
 
     def __init__(
@@ -60,11 +62,12 @@ class PreparedCases:
         folder: Path,
         progress: Callable[[int], None] = lambda done: None,
         masks: bool = False,
+        context: ContextOf | None = None,
     ) -> None:
         self.neighbours, self.masks = spec.neighbours, masks
         self.kept: list[KeptCase] = []
         for done, case in enumerate(cases, 1):
-            self.kept.append(keep(case, spec, template, folder, masks))
+            self.kept.append(keep(case, spec, template, folder, masks, context))
             progress(done)
         self._ends = np.cumsum([len(case.image) for case in self.kept])
 

@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.models.devices import choose_device
-from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
+from AnomalyDetectionLib.scoring.contract import Batch, Detector, InputSpec
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyTrainingLib.cohorts.manifest import Case
 
 from .config import TrainConfig, TrainingSection
 from .data import Batches, PreparedCases, TrainingSlices, ValidationSlices
 from .engine import Events, fit_by_gradient
+from .kept import ContextOf
 from .patches import Patches
 from .seeds import seed_of
 from .statistics import Fitted, ProgressCallback, make_template, rebuilt, training_facts
@@ -78,7 +80,7 @@ def fit_gradient(
         def told(done: int) -> None:
             progress("preparing", (before + done) / count)
 
-        return PreparedCases(cases, spec, template, slices, told, masks)
+        return PreparedCases(cases, spec, template, slices, told, masks, context_of(detector))
 
     learnt_from, judged_by = batches(
         spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
@@ -109,6 +111,19 @@ def fit_gradient(
             "its map is little more than the image's own brightness; lower training.learning_rate or change the seed."
         )
     return Fitted(rebuilt(config, detector), template, facts)
+
+
+def context_of(detector: Detector) -> ContextOf | None:
+    """What works out the context of a whole case, for detectors of patches that want any."""
+    if detector.context_channels == 0:
+        return None
+
+    def context(batch: Batch) -> Tensor:
+        found = detector.context(batch)
+        assert found is not None and found.shape[1] == detector.context_channels
+        return found
+
+    return context
 
 
 def check_trainable(spec: InputSpec) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from AnomalyDetectionLib.errors import OutputError
 from AnomalyDetectionLib.imaging.geometry import resample
 from AnomalyDetectionLib.imaging.template import Template
-from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
 from AnomalyDetectionLib.scoring.prepare import Prepared, check_fits, prepare
 from AnomalyTrainingLib.cohorts.manifest import Case, load_case_mask, load_case_volume
+
+ContextOf = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,32 @@ class KeptCase:
         bool (N, 1, *spatial), mapped.
     mask
         bool (N, 1, *spatial), mapped: the abnormal voxels; None where the case has no mask or none was asked for.
+    context
+        float16 (N, K, *spatial), mapped: what `Detector.context` says of the case; None where it says nothing.
     """
 
     image: NDArray[np.float16]
     foreground: NDArray[np.bool_]
     mask: NDArray[np.bool_] | None = None
+    context: NDArray[np.float16] | None = None
 
 
-def keep(case: Case, spec: InputSpec, template: Template | None, folder: Path, masks: bool = False) -> KeptCase:
+def keep(
+    case: Case,
+    spec: InputSpec,
+    template: Template | None,
+    folder: Path,
+    masks: bool = False,
+    context: ContextOf | None = None,
+) -> KeptCase:
     """Prepare a case, unless its files are in the folder already.
 
     Parameters
     ----------
     masks
         Keep the case's mask beside the image, if it has one.
+    context
+        Works out what is kept as the case's context.
 
     Raises
     ------
@@ -53,6 +69,7 @@ def keep(case: Case, spec: InputSpec, template: Template | None, folder: Path, m
         If the files cannot be written.
     """
     names = ["image", "foreground"] + (["mask"] if masks and case.mask is not None else [])
+    names += ["context"] if context is not None else []
     paths = {name: folder / f"{case.case}.{name}.npy" for name in names}
     if not all(path.exists() for path in paths.values()):
         volume = load_case_volume(case)
@@ -62,6 +79,8 @@ def keep(case: Case, spec: InputSpec, template: Template | None, folder: Path, m
         arrays["foreground"] = prepared.batch.foreground.numpy()
         if "mask" in paths and (painted := load_case_mask(case, volume)) is not None:
             arrays["mask"] = mask_items(painted, prepared)
+        if context is not None:
+            arrays["context"] = context(prepared.batch).numpy().astype(np.float16)
         for name, path in paths.items():
             _save(path, arrays[name])
     return KeptCase(**{name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()})

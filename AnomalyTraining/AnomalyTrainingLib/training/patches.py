@@ -67,16 +67,26 @@ class Patches(Batches):
         """The batch of crops with these keys: (epoch, index), the epoch the same for all; or indices."""
         pairs = [(None, key) if self._fixed else key for key in keys]
         stack = torch.stack([self._block(*pair) for pair in pairs])
-        image, foreground, mask = stack[:, :-2], stack[:, -2:-1] > 0.5, stack[:, -1:]
+        channels = self._cases[0].image.shape[1]
+        image, foreground, others = (
+            stack[:, :channels],
+            stack[:, channels : channels + 1] > 0.5,
+            stack[:, channels + 1 :],
+        )
         if self._augmentation is not None:
             seeds = [seed_of("augment", self._seed, *pair) for pair in pairs]
             changes = self._augmentation.draw(seeds, self._size, self._margin)
-            mask = self._augmentation.moved(changes, mask, self._size)
-            image, foreground = self._augmentation.apply(changes, stack[:, :-1], size=self._size)
-        return Batch(image, foreground, mask=(mask > 0.5).float() if self._masks else None, epoch=pairs[0][0])
+            image, foreground = self._augmentation.apply(changes, stack[:, : channels + 1], size=self._size)
+            others = self._augmentation.moved(changes, others, self._size)
+        batch = Batch(image, foreground, epoch=pairs[0][0])
+        if self._masks:
+            batch.mask = (others[:, :1] > 0.5).float()
+        if others.shape[1] > 1:
+            batch.context = others[:, 1:]
+        return batch
 
     def _block(self, epoch: int | None, index: int) -> Tensor:
-        """A crop with its margin: channels, foreground and mask, float32 (C + 2, D, H, W)."""
+        """A crop with its margin: channels, foreground, mask and context, float32 (C + 2 + K, D, H, W)."""
         rng = np.random.default_rng(seed_of("crop", self._seed, epoch, index))
         if self._abnormal and index % 2 == 0:
             case = self._cases[self._abnormal[int(rng.integers(len(self._abnormal)))]]
@@ -108,9 +118,9 @@ class Patches(Batches):
 
 
 def _read(case: KeptCase, begin: Sequence[int], shape: Sequence[int]) -> NDArray[np.float32]:
-    """A block of a volume, 0 where it reaches beyond: channels, foreground, mask."""
-    channels = case.image.shape[1]
-    block = np.zeros((channels + 2, *shape), dtype=np.float32)
+    """A block of a volume, 0 where it reaches beyond: channels, foreground, mask, context."""
+    channels, known = case.image.shape[1], 0 if case.context is None else case.context.shape[1]
+    block = np.zeros((channels + 2 + known, *shape), dtype=np.float32)
     inside, there = [], []
     for start, n, whole in zip(begin, shape, case.image.shape[2:], strict=True):
         low, high = max(start, 0), min(start + n, whole)
@@ -121,4 +131,6 @@ def _read(case: KeptCase, begin: Sequence[int], shape: Sequence[int]) -> NDArray
     block[channels, to_z, to_y, to_x] = case.foreground[0, 0, z, y, x]
     if case.mask is not None:
         block[channels + 1, to_z, to_y, to_x] = case.mask[0, 0, z, y, x]
+    if case.context is not None:
+        block[channels + 2 :, to_z, to_y, to_x] = case.context[0, :, z, y, x]
     return block

@@ -56,9 +56,8 @@ class WithSyntheticLesions(Batches):
         """The batch of these keys."""
         plain = self._normals.__getitems__(keys)
         seeds = tuple(seed_of("lesions", self._family, self._seed, key) for key in keys)
-        return Unaltered(
-            plain.image, plain.foreground, epoch=plain.epoch, seeds=seeds, family=self._family, slices=self._slices
-        )
+        parts = {field.name: getattr(plain, field.name) for field in fields(Batch)}
+        return Unaltered(**parts, seeds=seeds, family=self._family, slices=self._slices)
 
 
 def on_device(batch: Batch) -> Batch:
