@@ -41,7 +41,9 @@ LAYERS = {
     f"{DETECTION}.imaging": scoring_layer(),
     f"{DETECTION}.devices": scoring_layer(),  # models/devices.py: which device, how much memory
     f"{DETECTION}.scoring": scoring_layer("imaging", "devices"),
-    f"{DETECTION}.detectors": scoring_layer("imaging", "scoring"),
+    f"{DETECTION}.detectors": Layer(
+        ("imaging", "scoring"), SCORING_FLOOR, SCORING_ON_DEMAND | {"monai"}
+    ),  # MONAI for the classifier's 3D networks alone
     f"{DETECTION}.models": scoring_layer("imaging", "devices", "scoring"),
     f"{DETECTION}.interop": Layer(
         ("imaging", "scoring", "models"), SCORING_FLOOR, SCORING_ON_DEMAND | {"highdicom", "pynetdicom"}

@@ -28,7 +28,7 @@ from AnomalyTrainingLib.cohorts.manifest import Case, Cohort, ImageSource, load_
 from AnomalyTrainingLib.training import calibrating
 from AnomalyTrainingLib.training.calibrating import as_model, held_out, out_of_fold
 from AnomalyTrainingLib.training.config import CalibrationSection, TrainConfig
-from AnomalyTrainingLib.training.deciding import youden_decision, youden_level
+from AnomalyTrainingLib.training.deciding import roc_decision, youden_level
 from AnomalyTrainingLib.training.roles import Roles, folds_of
 from AnomalyTrainingLib.training.statistics import Fitted, training_facts
 
@@ -250,10 +250,10 @@ def test_a_run_killed_in_a_fold_goes_on_there_and_ends_as_if_it_had_not_been(
 
 def test_youdens_index_chooses_the_cut_between_and_none_where_there_is_nothing_to_choose() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
-    decision = youden_decision(labels, np.array([1.0, 2.0, 3.0, 9.0, 5.0, 8.0]))
+    decision = roc_decision(labels, np.array([1.0, 2.0, 3.0, 9.0, 5.0, 8.0]))
     assert decision == Decision(5.0, "roc", 1.0, 0.75, 4, 2)
-    assert youden_decision(labels, np.array([5.0, 6.0, 7.0, 8.0, 1.0, 2.0])) is None
-    assert youden_decision(labels, np.ones(6)) is None
+    assert roc_decision(labels, np.array([5.0, 6.0, 7.0, 8.0, 1.0, 2.0])) is None
+    assert roc_decision(labels, np.ones(6)) is None
     counts = np.zeros((2, LEVELS.size + 1), dtype=np.int64)
     assert youden_level(counts) is None
     counts[0, 3], counts[0, 0], counts[1, 12], counts[1, 2] = 40, 60, 5, 1

@@ -231,6 +231,21 @@ class Detector(nn.Module):
         """Raw scores of a batch; called under `torch.inference_mode`."""
         raise NotImplementedError(f"{type(self).__name__} does not score")
 
+    def pretrained(self) -> nn.Module | None:
+        """The part that starts from weights learnt elsewhere, for training that keeps it still at first; or None.
+
+        A detector that has one can also be asked for what it makes of images, and learn from that alone.
+        """
+        return None
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the pretrained part makes of a batch, float32 (N, F)."""
+        raise TypeError(f"{type(self).__name__} has no pretrained part")
+
+    def loss_of_features(self, features: Tensor, batch: Batch) -> Tensor:
+        """`loss` of a batch whose features are known; its image is not looked at."""
+        raise TypeError(f"{type(self).__name__} has no pretrained part")
+
     def pooled(self, scores: Tensor) -> Tensor:
         """One raw score of a case, shape (), from those of its items, (N,), where the detector makes no map."""
         return scores.mean()

@@ -30,6 +30,7 @@ class Registered:
 BUILT_IN: dict[str, Registered] = {
     "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
     "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
+    "classifier": Registered("AnomalyDetectionLib.detectors.classifier:Classifier"),
     "fusion": Registered("AnomalyDetectionLib.detectors.fusion:Fusion"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
     "synthlesion": Registered("AnomalyDetectionLib.detectors.synthlesion:SynthLesion"),

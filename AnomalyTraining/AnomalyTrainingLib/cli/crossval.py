@@ -45,10 +45,13 @@ def run(args: argparse.Namespace) -> int:
     from ..cohorts.splits import folds
     from ..evaluation.crossval import Plan, check_folder, cross_validate
     from ..evaluation.run import Settings
+    from ..training.roles import learns_from_abnormal
 
     config = chosen_configuration(args)
     cohort = channel_of_config(read_manifest(args.cohort), config.input.channels)
-    folds(cohort, args.folds, group=args.group, seed=args.seed)  # refused before a folder is made
+    supervised = learns_from_abnormal(config)
+    # Refused before a folder is made.
+    folds(cohort, args.folds, group=args.group, seed=args.seed, supervised=supervised)
     cluster = args.cluster or args.group
     settings = Settings(cluster=cluster, device=args.device, seed=args.seed)
     plan = Plan(
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         def watch(stage: str, share: float) -> None:
             progress(stage, 0.0)  # of the whole, checking is next to nothing
 
-        for oddity in check_cohort(cohort, needs=(0,), progress=watch).texts("warning"):
+        for oddity in check_cohort(cohort, needs=(0, 1) if supervised else (0,), progress=watch).texts("warning"):
             progress.warn(oddity)
         with OutputFolder(args.out) as folder:
             folder.clear_leftovers()

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
                 warn=progress.warn,
                 finish=attach_baselines,
             )
-        for warning in (model.calibration.warning(), model.info["training"].get("warning")):
+        facts = model.info["training"]
+        for warning in (model.calibration.warning(), facts.get("warning"), facts.get("clinical warning")):
             if warning:
                 progress.warn(warning)
         normals = model.info["training"]["normals"]

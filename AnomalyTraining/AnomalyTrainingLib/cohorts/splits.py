@@ -19,8 +19,14 @@ ABNORMAL_SHARES: Mapping[str, float] = {"test": 0.5, "validate": 0.5}
 LEARNT_SHARES: Mapping[str, float] = {"train": 0.70, "validate": 0.15, "test": 0.15}
 """Shares of the abnormal patients where a detector learns from labels or masks."""
 
-_REST_SHARES = {s: share / (1 - NORMAL_SHARES["test"]) for s, share in NORMAL_SHARES.items() if s != "test"}
-"""Of the normal groups that a fold does not hold out."""
+NORMALS_BESIDE: Mapping[str, float] = {"train": 0.60, "calibrate": 0.10, "validate": 0.15, "test": 0.15}
+"""Shares of the normal patients there: fewer for calibration, which serves p-values alone."""
+
+
+def _rest(shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares of the groups that are not held out for the test."""
+    return {split: share / (1 - shares["test"]) for split, share in shares.items() if split != "test"}
+
 
 STRATA = ("site", "region", "lesion")
 """Columns whose values are spread evenly over the splits, as are labels and masks."""
@@ -38,12 +44,12 @@ def assign_splits(cases: Iterable[Case], *, seed: int = 0, supervised: bool = Fa
     Parameters
     ----------
     supervised
-        Abnormal patients are learnt from too (`LEARNT_SHARES`): for detectors that learn from labels or masks.
+        Abnormal patients are learnt from too, by labels or masks (`LEARNT_SHARES`, `NORMALS_BESIDE`).
 
     Raises
     ------
     InputError
-        If there are too few normal patients for every split to have one.
+        If there are too few normal (or, supervised, abnormal) patients for every split to have one.
     """
     cases = list(cases)
     patients = _strata(cases, lambda case: case.patient)
@@ -53,9 +59,13 @@ def assign_splits(cases: Iterable[Case], *, seed: int = 0, supervised: bool = Fa
             f"{len(normal)} normal patients are too few to split: each of {', '.join(NORMAL_SHARES)} needs one; "
             "name the splits in the manifest's 'split' column instead."
         )
-    assigned = _spread(normal, patients, NORMAL_SHARES, seed)
-    shares = LEARNT_SHARES if supervised else ABNORMAL_SHARES
-    assigned |= _spread(patients.keys() - set(normal), patients, shares, seed)
+    ill = patients.keys() - set(normal)
+    if supervised and len(ill) < len(LEARNT_SHARES):
+        raise InputError(
+            f"{len(ill)} abnormal patients are too few to learn from: each of {', '.join(LEARNT_SHARES)} needs one."
+        )
+    assigned = _spread(normal, patients, NORMALS_BESIDE if supervised else NORMAL_SHARES, seed)
+    assigned |= _spread(ill, patients, LEARNT_SHARES if supervised else ABNORMAL_SHARES, seed)
     return [replace(case, split=assigned[case.patient]) for case in cases]
 
 
@@ -106,35 +116,39 @@ def complete_splits(
         return assign_splits(cases, seed=seed, supervised=supervised)
     patients = _strata((case for case in cases if case.patient not in held), lambda case: case.patient)
     normal = {patient for patient, (label, _, _) in patients.items() if label == 0}
-    shares = NORMAL_SHARES if more_normals else _REST_SHARES
+    shares = NORMALS_BESIDE if supervised else NORMAL_SHARES
+    shares = shares if more_normals else _rest(shares)
     if len(normal) < len(shares):
         raise InputError(
             f"{len(normal)} normal patients outside the published test set are too few to split: each of "
             f"{', '.join(shares)} needs one."
         )
-    rest = 1 - LEARNT_SHARES["test"]
-    learnt = {split: share / rest for split, share in LEARNT_SHARES.items() if split != "test"}
-    ill = learnt if supervised else {"validate": 1.0}
+    ill = _rest(LEARNT_SHARES) if supervised else {"validate": 1.0}
     assigned = _spread(normal, patients, shares, seed) | _spread(patients.keys() - normal, patients, ill, seed)
     return [replace(case, split=assigned.get(case.patient, "test")) for case in cases]
 
 
-def folds(cases: Iterable[Case], k: int, *, group: str = "patient", seed: int = 0) -> list[list[Case]]:
+def folds(
+    cases: Iterable[Case], k: int, *, group: str = "patient", seed: int = 0, supervised: bool = False
+) -> list[list[Case]]:
     """The cases k times over, each time with another k-th of the groups in the split test and the rest in the others.
 
     Groups are held out whole, spread evenly by label and by what `assign_splits` stratifies by.  The normal patients of
     the other groups go to train, calibrate and validate, group by group, in the shares of `assign_splits`; the abnormal
-    ones, who are never learnt from, to validate.  Cases in the split external are left out.
+    ones, who are never learnt from, to validate; supervised, they go to train and validate.  Cases in the split
+    external are left out.
 
     Parameters
     ----------
     group
         "patient", or a column of the manifest whose values are held out whole, such as site or anatomy.
+    supervised
+        As in `assign_splits`.
 
     Raises
     ------
     InputError
-        If there are too few groups, a case is in none, or a patient is in two.
+        If there are too few groups, a case is in none, or a patient is in two; supervised, if a fold lacks a class.
     """
     cases = [case for case in cases if case.split != "external"]
     group_of = _groups(cases, group)
@@ -149,20 +163,37 @@ def folds(cases: Iterable[Case], k: int, *, group: str = "patient", seed: int = 
     for number in range(k):
         held = {name for name in groups if fold_of[name] == str(number)}
         normal = {group_of[p] for p, (label, _, _) in patients.items() if not label} - held
-        if len(normal) < len(_REST_SHARES) - 1:
+        if len(normal) < len(_rest(NORMAL_SHARES)) - 1:
             raise InputError(
                 f"Fold {number + 1} of {k} leaves {len(normal)} groups ({group}) with normal patients; one to train on "
                 "and one to calibrate on are needed."
             )
-        role = _spread(normal, groups, _REST_SHARES, seed)
+        ill_groups = {group_of[p] for p, (label, _, _) in patients.items() if label} - held
+        role = _spread(normal, groups, _rest(NORMALS_BESIDE if supervised else NORMAL_SHARES), seed)
+        role_of_ill = _spread(ill_groups, groups, _rest(LEARNT_SHARES) if supervised else {"validate": 1.0}, seed)
 
-        def split(patient: str, held: set[str] = held, role: dict[str, str] = role) -> str:
+        def split(
+            patient: str, held: set[str] = held, role: dict[str, str] = role, role_of_ill: dict[str, str] = role_of_ill
+        ) -> str:
             if group_of[patient] in held:
                 return "test"
-            return "validate" if patients[patient][0] else role[group_of[patient]]
+            return role_of_ill[group_of[patient]] if patients[patient][0] else role[group_of[patient]]
 
         made.append([replace(case, split=split(case.patient)) for case in cases])
+        if supervised:
+            _check_classes(made[-1], number + 1, k)
     return made
+
+
+def _check_classes(cases: Sequence[Case], number: int, count: int) -> None:
+    """Refuse a fold that has but one class to learn from, to choose on or to judge."""
+    for split in ("train", "validate", "test"):
+        for label, word in ((0, "normal"), (1, "abnormal")):
+            if not any(case.split == split and case.label == label for case in cases):
+                raise InputError(
+                    f"Fold {number} of {count} has no {word} case in the split {split!r}, and a detector that learns "
+                    "from labels needs both classes there; make fewer folds, or add cases of more patients."
+                )
 
 
 def _groups(cases: Sequence[Case], group: str) -> dict[str, str]:

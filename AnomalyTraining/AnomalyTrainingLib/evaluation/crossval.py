@@ -21,6 +21,7 @@ from AnomalyDetectionLib.scoring.model import Model
 from ..cohorts.manifest import Case, Cohort, read_manifest, write_manifest
 from ..cohorts.splits import folds
 from ..training.config import TrainConfig
+from ..training.roles import learns_from_abnormal
 from ..training.run import train
 from .baselines.fit import attach_baselines
 from .intervals import RESAMPLES
@@ -103,7 +104,7 @@ def cross_validate(
     InputError
         If the folds cannot be made, a fold cannot be trained or judged, or the folder holds another cross-validation.
     """
-    divided = folds(cohort, plan.folds, group=plan.group, seed=plan.seed)
+    divided = folds(cohort, plan.folds, group=plan.group, seed=plan.seed, supervised=learns_from_abnormal(plan.config))
     identity = _identity(plan, cohort)
     begin(out / CROSSVAL_NAME, WHAT, identity, resume)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging import foreground, intensity
@@ -115,9 +115,22 @@ class ThresholdSection(_Section):
         "normals": findings leave at most one false one on nearly every calibration normal, and a case is called
         abnormal beyond 95 % of them.  "roc": both are chosen on the cases of the split validate, by Youden's index (the
         findings' only where masks are given); that split then needs normal and abnormal cases.
+    sensitivity, specificity
+        For "roc", instead of Youden's index: a case is called abnormal from the score on that reaches this sensitivity
+        (or specificity) on those cases, with the best of the other; one of the two at most.
     """
 
     method: Literal["normals", "roc"] = "normals"
+    sensitivity: float | None = Field(None, gt=0, le=1)
+    specificity: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_target_of_roc(self) -> ThresholdSection:
+        if self.sensitivity is not None and self.specificity is not None:
+            raise ValueError("give a sensitivity or a specificity to reach, not both")
+        if self.method != "roc" and (self.sensitivity, self.specificity) != (None, None):
+            raise ValueError("a sensitivity or specificity to reach needs `method: roc`")
+        return self
 
 
 class CalibrationSection(_Section):
@@ -173,6 +186,20 @@ class TrainingSection(_Section):
         For `input.kind: patches`: crops of each volume in an epoch.
     learning_rate
         Of Adam; multiplied by `plateau_factor` after `plateau_patience` epochs without improvement.
+    warmup_epochs
+        Epochs over which the learning rate rises from 0, of every part from its first epoch on.
+    schedule
+        "plateau": as `plateau_factor` says; "cosine": the rate falls along half a cosine to 0 at the last epoch
+        (Loshchilov & Hutter, ICLR 2017).
+    probe_epochs
+        Epochs in which the layers behind the part that starts from weights learnt elsewhere are fitted to what that
+        part makes of the unchanged images, before anything else; the images are looked at once for all of them.
+    probe_rate
+        Learning rate of Adam there.
+    frozen_epochs
+        Epochs in which the part that starts from weights learnt elsewhere is kept still.
+    pretrained_rate
+        Learning rate of that part afterwards, as a share of `learning_rate`.
     validate_share
         Share of the training patients that are kept for validation where the cohort has no normals in that split.
     mixed_precision
@@ -185,6 +212,12 @@ class TrainingSection(_Section):
     batch: int = Field(32, ge=1, le=65_536)
     patches_per_case: int = Field(1, ge=1, le=10_000)
     learning_rate: float = Field(1e-4, gt=0, le=1)
+    warmup_epochs: int = Field(0, ge=0, le=10_000)
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    probe_epochs: int = Field(0, ge=0, le=10_000)
+    probe_rate: float = Field(1e-3, gt=0, le=1)
+    frozen_epochs: int = Field(0, ge=0, le=10_000)
+    pretrained_rate: float = Field(1.0, gt=0, le=1)
     patience: int = Field(10, ge=1)
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     plateau_patience: int = Field(4, ge=0)

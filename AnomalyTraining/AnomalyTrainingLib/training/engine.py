@@ -31,6 +31,7 @@ from AnomalyDetectionLib.scoring.contract import Batch, Detector
 
 from .config import TrainingSection
 from .data import Batches, EpochOrder, as_it_is
+from .schedule import Schedule
 from .seeds import seed_of
 from .synthetic_data import on_device
 
@@ -77,13 +78,13 @@ def fit_by_gradient(
         raise InputError(
             f"training.epochs is {settings.epochs}; it must exceed the {detector.warmup_epochs} epochs of warm-up."
         )
+    module = _Module(detector, settings, seed)
     keeper = _Keeper(folder, detector.warmup_epochs)
-    stopping = _Stopping(detector.warmup_epochs, settings.patience)
+    stopping = _Stopping(module.counting_from, settings.patience)
     reporter = _Reporter(progress, events, settings.epochs)
     order = EpochOrder(len(training), seed)
     common: dict[str, Any] = {"batch_size": settings.batch, "collate_fn": as_it_is, "num_workers": settings.workers}
     common |= {"pin_memory": device.type == "cuda", "persistent_workers": settings.workers > 0}
-    module = _Module(detector, settings, seed)
     with _quiet(), _signals():
         trainer = Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
@@ -120,19 +121,32 @@ def fit_by_gradient(
 
 
 class _Module(LightningModule):
-    """A detector as Lightning wants it: Adam, and a plateau schedule that is part of the checkpoint."""
+    """A detector as Lightning wants it: Adam, and schedules that are part of the checkpoint.
+
+    Attributes
+    ----------
+    counting_from
+        The first epoch whose validation loss tells whether training still gets on.
+    """
 
     def __init__(self, detector: Detector, settings: TrainingSection, seed: int) -> None:
         super().__init__()
         self.detector, self.settings, self._seed = detector, settings, seed
+        self.schedule = Schedule(detector, settings)
+        self.counting_from = max(detector.warmup_epochs, self.schedule.settled)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimiser = torch.optim.Adam(self.detector.parameters(), lr=self.settings.learning_rate)
         # Stepped below: Lightning would step it after the epoch's checkpoint, which would then lack it.
         self.plateau = ReduceLROnPlateau(
-            optimiser, factor=self.settings.plateau_factor, patience=self.settings.plateau_patience
+            self.schedule.optimiser, factor=self.settings.plateau_factor, patience=self.settings.plateau_patience
         )
-        return optimiser
+        return self.schedule.optimiser
+
+    def on_train_epoch_start(self) -> None:
+        self.schedule.before_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.schedule.before_step(self.current_epoch, batch_idx, int(self.trainer.num_training_batches))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return on_device(batch.to(device))
@@ -154,7 +168,7 @@ class _Module(LightningModule):
                 f"The loss was no longer a number in epoch {self.current_epoch + 1}; lower training.learning_rate "
                 "and start a new run."
             )
-        if self.current_epoch >= self.detector.warmup_epochs:
+        if self.current_epoch >= self.counting_from and not self.schedule.by_cosine:
             self.plateau.step(value)
         self.log("learning_rate", self.plateau.optimizer.param_groups[0]["lr"])
 

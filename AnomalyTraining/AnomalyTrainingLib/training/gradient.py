@@ -19,9 +19,11 @@ from AnomalyTrainingLib.cohorts.manifest import Case
 
 from .config import TrainConfig, TrainingSection
 from .data import Batches, PreparedCases, TrainingSlices, ValidationSlices
-from .engine import Events, fit_by_gradient
+from .engine import LAST, Events, fit_by_gradient
 from .kept import ContextOf
+from .labelled import WholeVolumes, WithLabels, label_facts, with_fitted_options
 from .patches import Patches
+from .probing import probe
 from .seeds import seed_of
 from .statistics import Fitted, ProgressCallback, make_template, rebuilt, training_facts
 from .synthetic_data import WithSyntheticLesions
@@ -66,9 +68,10 @@ def fit_gradient(
         If a case cannot be read, or there is nobody to validate on.
     """
     spec = config.input.spec()
-    check_trainable(spec)
     training, validation = split_by_label(cases, validation, config, seed)
-    detector = _initial(config, spec, seed)
+    detector = _initial(with_fitted_options(config, training), spec, seed)
+    labelled = detector.supervision == "labels"
+    check_trainable(spec, labelled)
     if template is None and spec.grid != "own":
         template = make_template(spec, tuple(case for case in training if case.label == 0), progress)
         on_template(template)
@@ -82,19 +85,25 @@ def fit_gradient(
 
         return PreparedCases(cases, spec, template, slices, told, masks, context_of(detector))
 
-    learnt_from, judged_by = batches(
-        spec, prepared(training, 0), prepared(validation, len(training)), config.training, seed
-    )
+    kept, kept_for_validation = prepared(training, 0), prepared(validation, len(training))
+    learnt_from, judged_by = batches(spec, kept, kept_for_validation, config.training, seed)
+    if labelled:
+        learnt_from = WithLabels(learnt_from, kept, training, detector.columns)
+        judged_by = WithLabels(judged_by, kept_for_validation, validation, detector.columns)
     if detector.supervision == "synthetic":
         learnt_from = WithSyntheticLesions(learnt_from, seed, "train", spec.neighbours)
         judged_by = WithSyntheticLesions(judged_by, 0, "choose", spec.neighbours)  # the same for every run
+    device_used = choose_device(device, 0).device
+    if config.training.probe_epochs and not (folder / LAST).exists():
+        unchanged = WithLabels(batches(spec, kept, kept, config.training, seed)[1], kept, training, detector.columns)
+        probe(detector, unchanged, judged_by, config.training, device=device_used, seed=seed, progress=progress)
     summary = fit_by_gradient(
         detector,
         learnt_from,
         judged_by,
         config.training,
         folder,
-        device=choose_device(device, 0).device,
+        device=device_used,
         seed=seed,
         progress=progress,
         events=events,
@@ -102,6 +111,7 @@ def fit_gradient(
     facts = {
         **training_facts(training),
         "validation normals": sum(case.label == 0 for case in validation),
+        **(label_facts(detector, training, validation) if labelled else {}),
         "seed": seed,
         **{name.replace("_", " "): value for name, value in summary.items()},
     }
@@ -109,6 +119,9 @@ def fit_gradient(
         facts["warning"] = (
             "The validation loss never fell after the first epoch: the network has learnt nothing of the normals, and "
             "its map is little more than the image's own brightness; lower training.learning_rate or change the seed."
+            if not labelled
+            else "The validation loss never fell after the first epoch: the network has learnt nothing that helps with "
+            "new cases; change training.learning_rate, or train longer."
         )
     return Fitted(rebuilt(config, detector), template, facts)
 
@@ -126,15 +139,15 @@ def context_of(detector: Detector) -> ContextOf | None:
     return context
 
 
-def check_trainable(spec: InputSpec) -> None:
+def check_trainable(spec: InputSpec, labelled: bool = False) -> None:
     """Refuse inputs that batches cannot be made of.
 
     Raises
     ------
     InputError
-        For whole volumes, and patches without a size.
+        For whole volumes, unless each has a label, and patches without a size.
     """
-    if spec.kind == "volume":
+    if spec.kind == "volume" and not labelled:
         raise InputError("Training by gradient takes `input.kind: slices`, `2.5d` or `patches`, not 'volume'.")
     if spec.kind == "patches" and (spec.size is None or len(spec.size) != 3 or spec.grid == "frame"):
         raise InputError("`input.kind: patches` needs `size: [slices, rows, columns]`, and a grid that is not 'frame'.")
@@ -144,6 +157,8 @@ def batches(
     spec: InputSpec, training: PreparedCases, validation: PreparedCases, settings: TrainingSection, seed: int
 ) -> tuple[Batches, Batches]:
     """What is learnt from, changed at random, and what epochs are judged by, the same for all of them and all runs."""
+    if spec.kind == "volume":
+        return WholeVolumes(training, settings.augment, seed), WholeVolumes(validation, None, seed)
     if spec.kind != "patches":
         return TrainingSlices(training, settings.augment, seed), ValidationSlices(validation)
     assert spec.size is not None

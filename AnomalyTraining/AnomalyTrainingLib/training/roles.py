@@ -19,6 +19,11 @@ CROSS_BELOW = 60
 """With fewer normals than that (of train and calibrate together) too few would be left to calibrate on."""
 
 
+def learns_from_abnormal(config: TrainConfig) -> bool:
+    """Whether the detector is fitted to normal and abnormal cases."""
+    return detector_class(config.detector).supervision in ("labels", "masks")
+
+
 @dataclass(frozen=True)
 class Roles:
     """The cases of a cohort by what they are used for.
@@ -27,13 +32,14 @@ class Roles:
     ----------
     train, calibrate
         Normals that the detector is fitted to and calibrated on: the splits of these names, or all of both for both
-        where calibration is cross-conformal.  A detector that learns from masks is fitted to the abnormal cases of the
-        split train as well, one that is put together of others to nobody.
+        where calibration is cross-conformal.  A detector that learns from labels or masks is fitted to the abnormal
+        cases of the split train as well, one that is put together of others to nobody.
     validate
         Normals that tell a detector trained by gradient when to stop, and abnormal cases where it learns from these;
         may be empty.
     decide
-        Normal and abnormal cases that thresholds are chosen on; empty unless they are chosen by ROC.
+        Normal and abnormal cases that thresholds and probabilities are fitted to; empty unless thresholds are chosen by
+        ROC or the detector gives log-odds.
     folds
         Of cross-conformal calibration; 0 where the calibration normals are held out.
     """
@@ -56,16 +62,22 @@ class Roles:
         train, calibrate = (tuple(cohort.of(split=name, label=0)) for name in ("train", "calibrate"))
         validate = tuple(cohort.of(split="validate"))
         normals = tuple(case for case in validate if case.label == 0)
+        detector = detector_class(config.detector)
+        ill: tuple[Case, ...] = ()
+        if detector.supervision == "labels":
+            ill = tuple(cohort.of(split="train", label=1))
+            _check_classes(cohort, config.detector)
+            normals = validate
         by_roc = config.threshold.method == "roc"
-        if by_roc and len(normals) in (0, len(validate)):
+        well = sum(case.label == 0 for case in validate)
+        if by_roc and well in (0, len(validate)):
             raise InputError(
                 f"{cohort.path}: `threshold.method: roc` chooses thresholds on normal and abnormal cases of the split "
-                f"'validate', and there are {len(normals)} normal and {len(validate) - len(normals)} abnormal ones; "
+                f"'validate', and there are {well} normal and {len(validate) - well} abnormal ones; "
                 "add them, or use `method: normals`."
             )
-        decide = validate if by_roc else ()
-        ill: tuple[Case, ...] = ()
-        if detector_class(config.detector).supervision == "masks":
+        decide = validate if by_roc or detector.gives_log_odds else ()
+        if detector.supervision == "masks":
             ill = _with_masks(cohort, "train", config.detector)
             normals = (*normals, *_with_masks(cohort, "validate", config.detector))
             if not ill:
@@ -127,6 +139,17 @@ def _with_masks(cohort: Cohort, split: str, detector: str) -> tuple[Case, ...]:
             f"{split!r} have none ({names}); name their masks in the column 'mask', or take them out of the split."
         )
     return cases
+
+
+def _check_classes(cohort: Cohort, detector: str) -> None:
+    """Refuse a cohort in which a detector that learns from labels has but one class to learn from or be judged by."""
+    for split in ("train", "validate"):
+        for label, word in ((0, "normal"), (1, "abnormal")):
+            if not cohort.of(split=split, label=label).cases:
+                raise InputError(
+                    f"{cohort.path}: {detector} learns from normal and abnormal cases, and the split {split!r} has no "
+                    f"{word} one (label {label}); add some, or divide the cohort anew with --split --supervised."
+                )
 
 
 def folds_of(cases: tuple[Case, ...], count: int, seed: int) -> Iterator[tuple[tuple[Case, ...], tuple[Case, ...]]]:

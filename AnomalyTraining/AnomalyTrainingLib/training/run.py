@@ -30,7 +30,7 @@ from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 
 from .calibrating import as_model, held_out, out_of_fold
 from .config import TrainConfig
-from .deciding import decided_by_roc
+from .deciding import decided
 from .fusing import fuse, without_folders
 from .provenance import data_facts, run_facts
 from .roles import Roles
@@ -94,7 +94,7 @@ def train(
     data = data_facts(cohort, (*roles.train, *roles.calibrate))
     model = replace(model, info={**model.info, "data": data})
     if roles.decide:
-        model, warning = decided_by_roc(model, roles.decide, device, progress)
+        model, warning = decided(model, config.threshold, roles.decide, device, progress)
         if warning:
             warn(warning)
     if finish is not None and not (out / "model").exists():

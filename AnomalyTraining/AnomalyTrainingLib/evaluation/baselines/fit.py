@@ -106,6 +106,8 @@ def fit_baselines(
 ) -> Baselines:
     """Fit and calibrate baselines on the train and calibrate normals of a cohort, and the supervised ones on validate.
 
+    Beside a model that learns from abnormal cases the supervised ones learn from train and validate.
+
     They are calibrated out of fold where the model was.  What cannot be fitted is named in `Baselines.missing` with the
     reason.
 
@@ -141,10 +143,14 @@ class Fitting:
         self.train = self.cohort.of(split="train", label=0).cases
         self.calibrate = self.cohort.of(split="calibrate", label=0).cases
         self.validate = self.cohort.of(split="validate").cases
+        labelled = self.model.detector.supervision in ("labels", "masks")
+        self.ill = self.cohort.of(split="train", label=1).cases if labelled else ()
         both = (*self.train, *self.calibrate)
         self.folds = Folds.of(both, self.model.info.get("calibration", {}).get("folds", 0))
         if self.folds.count:
             self.train = self.calibrate = both
+        # Beside a model that learns from abnormal cases, the supervised ones learn from as many.
+        self.labelled = (*self.train, *self.ill, *self.validate) if labelled else self.validate
         self.total = len(self.train) + 2 * len(self.calibrate) + len(self.validate)
 
     def run(self) -> Baselines:
@@ -161,7 +167,7 @@ class Fitting:
 
     def used(self) -> dict[str, dict[str, list[str]]]:
         """Hashes of the patients and images of each role, by which a later evaluation tells that it is held out."""
-        seen = {case.case: case for case in (*self.train, *self.calibrate, *self.validate)}.values()
+        seen = {case.case: case for case in (*self.train, *self.ill, *self.calibrate, *self.validate)}.values()
         return {
             role: {
                 "patients_sha256": sorted({patient_hash(case.patient) for case in seen if case.split == role}),
@@ -226,6 +232,8 @@ class Fitting:
             for contender in learning.values():
                 contender.absorb(placed.batch(contender), self.folds.of_case.get(case.case))
             self.progress("baselines", done / self.total)
+        for case in self.ill:
+            self._read(case)
         for name, contender in learning.items():
             try:
                 if not self.train:
@@ -310,14 +318,14 @@ class Fitting:
                     f"it learns from both classes, and the split validate has no {' and no '.join(lacking)} case"
                 )
             return CaseClassifier.fit(
-                rows("validate", self.validate), self._labels(), rows("calibrate", self.calibrate)
+                rows("validate", self.labelled), self._labels(), rows("calibrate", self.calibrate)
             )
         except (ValueError, InputError) as error:
             self.missing[name] = str(error).rstrip(".")
             return None
 
     def _labels(self) -> list[int]:
-        return [case.label for case in self.validate]
+        return [case.label for case in self.labelled]
 
     def _statistics(self, role: str, cases: Sequence[Case]) -> list[Row]:
         return [statistics_of(self._read(case), self.model.detector.spec) for case in cases]
