@@ -267,6 +267,7 @@ def test_unusable_options_of_heads_are_refused(tmp_path, capsys):
         ("mni305", [], "mni305: there is no such file or folder; name label maps of heads, or 'icbm152'"),
         ("icbm152", ["--split-anatomies", "train=a"], "needs label maps of several heads"),
         (maps, ["--split-anatomies", "train"], "--split-anatomies is SPLIT=NAME,NAME"),
+        (maps, ["--supervised", "--split"], "--supervised says what --split-anatomies does"),
         (maps, ["--split-anatomies", "train=z"], "No anatomy fits 'z'; there are a, b, c"),
         (maps, ["--split"], "3 different values of 'anatomy' are too few"),
         (maps, ["--plaque-shapes", tmp_path / "absent", "--lesions", "plaques=1"], "no such folder of lesion masks"),

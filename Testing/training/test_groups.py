@@ -42,6 +42,15 @@ def test_the_split_depends_on_names_and_seed_only():
     assert chosen != {case.case: case.split for case in assign_groups(cases, "anatomy", seed=2)}
 
 
+def test_lesions_of_the_training_anatomies_are_learnt_from_on_request_only() -> None:
+    named = {"train": ["head_01"], "calibrate": ["head_02"], "validate": ["head_03"], "test": ["head_04"]}
+    for supervised, split in ((False, ""), (True, "train")):
+        cases = assign_named_groups(cases_of(5), "anatomy", named, supervised=supervised)
+        ill = {case.covariates["anatomy"]: case.split for case in cases if case.label}
+        expected = {"head_01": split, "head_02": "", "head_03": "validate", "head_04": "test", "head_05": ""}
+        assert ill == expected
+
+
 def test_splits_can_be_named_by_patterns():
     named = {"train": ["head_0[1-7]"], "calibrate": ["head_09"], "validate": ["head_08"], "test": ["head_1[01]"]}
     cases = assign_named_groups(cases_of(12), "anatomy", named)

@@ -156,7 +156,9 @@ def _phantom_split(args: argparse.Namespace, heads: int) -> Callable[[Sequence[C
             if not separator or not names:
                 raise InputError(f"--split-anatomies is SPLIT=NAME,NAME, as in test=head_10,head_11, not {text!r}.")
             named.setdefault(split, []).extend(names.split(","))
-        return functools.partial(assign_named_groups, column="anatomy", named=named)
+        return functools.partial(assign_named_groups, column="anatomy", named=named, supervised=args.supervised)
+    if args.supervised:
+        raise InputError("--supervised says what --split-anatomies does with the lesions of train; give that too.")
     if not args.split:
         return None
     if heads > 1:
@@ -301,6 +303,11 @@ def _add_phantom(sources: argparse._SubParsersAction) -> None:
         metavar="SPLIT=NAME,...",
         help="splits by anatomy, names or patterns: train=head_0[1-7] calibrate=head_09 validate=head_08 test=head_1*; "
         "lesions of train and calibrate, and anatomies not named, stay without a split",
+    )
+    parser.add_argument(
+        "--supervised",
+        action="store_true",
+        help="with --split-anatomies: lesions of train are in train, for detectors that learn from masks",
     )
     add_out(parser)
 

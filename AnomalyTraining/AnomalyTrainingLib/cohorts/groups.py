@@ -14,6 +14,9 @@ from .splits import NORMAL_SHARES, dealt, hashed
 NORMALS_ONLY = ("train", "calibrate")
 """Splits from which abnormal cases are left out: they stay in the manifest without a split."""
 
+NORMALS_ONLY_SUPERVISED = ("calibrate",)
+"""The same for detectors that learn from abnormal cases."""
+
 
 def assign_groups(cases: Iterable[Case], column: str, *, seed: int = 0) -> list[Case]:
     """The same cases, each value of a column in one split, in the shares of `splits.NORMAL_SHARES`.
@@ -34,13 +37,17 @@ def assign_groups(cases: Iterable[Case], column: str, *, seed: int = 0) -> list[
     return _assigned(cases, column, dealt(order, NORMAL_SHARES))
 
 
-def assign_named_groups(cases: Iterable[Case], column: str, named: Mapping[str, Sequence[str]]) -> list[Case]:
+def assign_named_groups(
+    cases: Iterable[Case], column: str, named: Mapping[str, Sequence[str]], *, supervised: bool = False
+) -> list[Case]:
     """The same cases, split as said; those whose value is not named have no split.
 
     Parameters
     ----------
     named
         Split to values of the column, or patterns of them: ``{"train": ["head_0[1-7]"], "test": ["head_1*"]}``.
+    supervised
+        Abnormal cases are learnt from too: those of a value in train go to train.
 
     Raises
     ------
@@ -60,7 +67,7 @@ def assign_named_groups(cases: Iterable[Case], column: str, named: Mapping[str, 
             for name in fitting:
                 if chosen.setdefault(name, split) != split:
                     raise InputError(f"The {column} {name!r} cannot be in both {chosen[name]} and {split}.")
-    return _assigned(cases, column, chosen)
+    return _assigned(cases, column, chosen, NORMALS_ONLY_SUPERVISED if supervised else NORMALS_ONLY)
 
 
 def _groups(cases: Sequence[Case], column: str) -> list[str]:
@@ -69,9 +76,11 @@ def _groups(cases: Sequence[Case], column: str) -> list[str]:
     return sorted({case.covariates[column] for case in cases})
 
 
-def _assigned(cases: Sequence[Case], column: str, chosen: Mapping[str, str]) -> list[Case]:
+def _assigned(
+    cases: Sequence[Case], column: str, chosen: Mapping[str, str], normals_only: Sequence[str] = NORMALS_ONLY
+) -> list[Case]:
     def split_of(case: Case) -> str:
         split = chosen.get(case.covariates[column], "")
-        return "" if case.label and split in NORMALS_ONLY else split
+        return "" if case.label and split in normals_only else split
 
     return [replace(case, split=split_of(case)) for case in cases]
