@@ -187,7 +187,7 @@ class Detector(nn.Module):
     gives_log_odds: ClassVar[bool] = False
     """Whether `Scores.image` is the log-odds that a case is abnormal, as a supervised detector learns them."""
 
-    passes: ClassVar[int] = 0
+    passes: int = 0
     """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
 
     context_channels: int = 0
@@ -205,6 +205,10 @@ class Detector(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Keyword arguments (beside the spec) that rebuild this detector before its state is loaded."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """What the model card says of where parts of the detector come from, such as pretrained weights."""
         return {}
 
     def loss(self, batch: Batch) -> Tensor:

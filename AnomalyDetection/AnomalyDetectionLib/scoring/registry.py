@@ -29,8 +29,9 @@ class Registered:
 
 BUILT_IN: dict[str, Registered] = {
     "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
-    "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
     "classifier": Registered("AnomalyDetectionLib.detectors.classifier:Classifier"),
+    "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
+    "features": Registered("AnomalyDetectionLib.detectors.features:Features"),
     "fusion": Registered("AnomalyDetectionLib.detectors.fusion:Fusion"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
     "synthlesion": Registered("AnomalyDetectionLib.detectors.synthlesion:SynthLesion"),

@@ -110,6 +110,7 @@ def fit_gradient(
     )
     facts = {
         **training_facts(training),
+        **detector.facts(),
         "validation normals": sum(case.label == 0 for case in validation),
         **(label_facts(detector, training, validation) if labelled else {}),
         "seed": seed,

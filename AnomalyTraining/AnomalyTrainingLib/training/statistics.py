@@ -75,7 +75,7 @@ def fit_statistics(
     for turn in range(detector.passes):
         _absorb(detector, template, cases, progress, f"statistics {turn + 1}/{detector.passes}")
         detector.finish()
-    return Fitted(rebuilt(config, detector), template, training_facts(cases))
+    return Fitted(rebuilt(config, detector), template, {**training_facts(cases), **detector.facts()})
 
 
 def rebuilt(config: TrainConfig, fitted: Detector) -> Detector:

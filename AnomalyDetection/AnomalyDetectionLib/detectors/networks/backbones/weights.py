@@ -37,6 +37,10 @@ class Provenance:
     source: str
     sha256: str | None = None
 
+    def describe(self) -> str:
+        """In one phrase."""
+        return self.source if self.sha256 is None else f"{self.source} (SHA-256 {self.sha256})"
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
