@@ -19,6 +19,7 @@ from AnomalyDetectionLib.models.bundle import load_bundle
 from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.scorer import Scorer
+from AnomalyTrainingLib.cohorts.checks import check_cohort
 from AnomalyTrainingLib.cohorts.manifest import Case, ImageSource, load_case_volume, read_manifest
 from AnomalyTrainingLib.cohorts.splits import assign_splits, folds
 from AnomalyTrainingLib.training.clinical import area_with_interval, fit_columns, missingness_warnings
@@ -304,3 +305,14 @@ def test_the_temperature_takes_back_overconfidence() -> None:
     assert fitted.temperature == pytest.approx(3.0, rel=0.1)
     assert fitted(3 * 1.0) == pytest.approx(1 / (1 + np.exp(-1)), abs=0.03)
     assert fitted_probability(labels, true / 2).temperature == pytest.approx(0.5, rel=0.1)
+
+
+def test_up_to_so_many_unreadable_images_are_left_out_by_name_and_one_more_ends_the_run(tmp_path: Path) -> None:
+    cohort = read_manifest(write_cohort(tmp_path, COUNTS))
+    for number in (1, 12):
+        cohort.cases[number].image.write_bytes(b"no image")
+    with pytest.raises(InputError, match="2 problems"):
+        check_cohort(cohort, skip_unreadable=1, remember=False)
+    report = check_cohort(cohort, skip_unreadable=2, remember=False)
+    assert len(report.cohort) == len(cohort) - 2 and "c1" not in {c.case for c in report.cohort}
+    assert any("cases c1, c12 cannot be read; 2 of 39" in text for text in report.texts("warning"))

@@ -68,12 +68,18 @@ def metadata(model: Model) -> dict[str, Any]:
         "required_packages_version": {"slicer-anomaly": __version__},
         "name": model.identity.id,
         "task": "Anomaly detection",
-        "description": f"Anomaly detector {model.identity.detector!r}: a map of how rare each voxel is among normals.",
+        "description": f"Anomaly detector {model.identity.detector!r}: {_in_short(model)}.",
         "authors": str(model.info.get("authors", "not stated")),
         "copyright": str(model.info.get("copyright", "not stated")),
         "intended_use": INTENDED_USE,
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": score}},
     }
+
+
+def _in_short(model: Model) -> str:
+    if model.detector.supervision == "labels":
+        return "whether a whole image is normal, learnt from labels"
+    return "a map of how rare each voxel is among normals"
 
 
 def _monai_version(model: Model) -> str:
@@ -119,12 +125,29 @@ def model_card(model: Model) -> str:
 
 
 def _what(model: Model) -> list[str]:
+    if model.detector.supervision == "labels":
+        return _what_of_labels(model)
     return [
         "",
         "## What it does",
         f"Detector `{model.identity.detector}`. For every voxel of a new image it gives the rarity: -log10 of the",
         "share of normal foreground voxels that score at least as high (2 = 1 in 100, 4 = 1 in 10,000).",
     ]
+
+
+def _what_of_labels(model: Model) -> list[str]:
+    lines = [
+        "",
+        "## What it does",
+        f"Detector `{model.identity.detector}`. It has learnt normal from abnormal images by their labels and judges",
+        "whole images: a score (log-odds), a p-value against calibration normals and a call; it makes no map.",
+    ]
+    if (probability := model.calibration.probability) is not None:
+        lines += [
+            f"Probabilities: temperature {probability.temperature:.3g}, fitted to {probability.normals} normal and "
+            f"{probability.abnormals} abnormal validation cases; they hold where abnormal cases are as frequent.",
+        ]
+    return lines
 
 
 def _input(model: Model) -> list[str]:
@@ -198,7 +221,10 @@ def _limits(model: Model) -> list[str]:
     fits = f"It fits images like those it was trained on: {'/'.join(spec.modalities) or 'one modality'}, one contrast"
     lines += [
         f"- {fits}, one kind of preparation (with or without skull), similar voxels.",
-        "- Rare is not ill: it marks what its normals do not show, artefacts and harmless variants among it.",
+        "- It knows only the diseases that it was shown, as frequent as they were there; what tells the classes apart "
+        "may be how the images were gathered, and not disease."
+        if model.detector.supervision == "labels"
+        else "- Rare is not ill: it marks what its normals do not show, artefacts and harmless variants among it.",
         "- On another scanner it must be calibrated anew: `slicer-anomaly calibrate`.",
     ]
     if str(model.info.get("calibration", {}).get("method", "")).startswith("cross"):

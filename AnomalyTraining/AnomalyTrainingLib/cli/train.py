@@ -11,6 +11,10 @@ to the others, fold by fold, while the final one is fitted to all (`calibration:
 case is called abnormal beyond the calibration normals, or from a score on that separates the normal and abnormal cases
 of the split validate best (`threshold: {method: normals | roc}`).
 
+Detectors that learn from labels (classifier) or masks (unet) are fitted to the abnormal cases of the split train as
+well, and validated on both classes: `cohort --split --supervised` divides patients so.  Probabilities and, with
+`threshold: {method: roc, sensitivity: 0.9}` or the like, the threshold are fitted to the split validate.
+
 Detectors trained by gradient (autoencoder) take the normals of the split validate, or else of a share of the training
 patients, to tell when to stop.  A run that was stopped, or killed, goes on with --resume at the epoch it was in.  While
 they train, --progress json has events "training" with `epoch`, `step` of `steps`, `train_loss`, `validation_loss` (null
@@ -49,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument(
+        "--skip-unreadable",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out up to N cases whose image or mask cannot be read, and name them (default: 0, any ends the run)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of whatever is random (default: 0)")
     add_progress_option(parser)
 
@@ -74,13 +85,15 @@ def run(args: argparse.Namespace) -> int:
     with Progress(args.progress, by_stage=True) as progress:
         if notice := roles.notice():
             progress.say(notice)
-        for oddity in check_cohort(cohort, needs=needs, progress=progress).texts("warning"):
+        report = check_cohort(cohort, needs=needs, skip_unreadable=args.skip_unreadable, progress=progress)
+        for oddity in report.texts("warning"):
             progress.warn(oddity)
+        Roles.of(report.cohort, config)
         with _nothing_left(args.out), _enough_memory(config.training.batch), OutputFolder(args.out) as folder:
             folder.clear_leftovers()
             model = train(
                 config,
-                cohort,
+                report.cohort,
                 args.out,
                 device=args.device,
                 seed=args.seed,

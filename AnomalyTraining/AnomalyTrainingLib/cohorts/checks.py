@@ -70,6 +70,7 @@ def check_cohort(
     needs: Collection[int] | None = None,
     workers: int = WORKERS,
     remember: bool = True,
+    skip_unreadable: int = 0,
     progress: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> Report:
     """Check a cohort before it is used; what is odd but usable is in `Report.texts("warning")`.
@@ -83,6 +84,8 @@ def check_cohort(
         Threads; that many images are in memory at once.
     remember
         Keep what is found beside the manifest, so that the next check need not read the same files (`contents`).
+    skip_unreadable
+        Up to so many cases whose files cannot be read are left out of `Report.cohort`, with a warning that names them.
     progress
         Called with the stage and its share that is done.
 
@@ -94,6 +97,13 @@ def check_cohort(
         modality; volumes mixed with single images; channels on several grids; a label that is needed and absent.
     """
     report = inspect_cohort(cohort, needs=needs, workers=workers, remember=remember, progress=progress)
+    unreadable = [case for case in cohort if case.case in report.contents and report.contents[case.case].problems]
+    if 0 < len(unreadable) <= skip_unreadable:
+        dropped = {case.case for case in unreadable}
+        rest = replace(cohort, cases=tuple(case for case in cohort if case.case not in dropped))
+        report = inspect_cohort(rest, needs=needs, workers=workers, remember=remember, progress=progress)
+        said = f"{named(unreadable)} cannot be read; {len(unreadable)} of {len(cohort)} cases are left out"
+        report = replace(report, remarks=(Remark("warning", said), *report.remarks))
     if problems := report.texts("problem"):
         raise problems_error(cohort.path, "cohort", problems)
     return report

@@ -25,7 +25,7 @@ JUDGED = ("zscore",)
 
 def battery_candidates(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The methods that are put to the battery: the model, the ceiling and the atlas z-score."""
-    return [c for c in candidates if c.model is not None and (c.kind != "baseline" or c.name in JUDGED)]
+    return [c for c in candidates if c.model is not None and (c.kind in ("model", "ceiling") or c.name in JUDGED)]
 
 
 def battery_cases(cases: Sequence[Case], scope: str) -> list[Case]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Candidate:
     Attributes
     ----------
     kind
-        "model", "baseline" or "ceiling".
+        "model", "baseline", "ceiling" or "ablation".
     """
 
     name: str
@@ -44,7 +45,9 @@ class Candidate:
 
     @property
     def normal_scores(self) -> NDArray[np.float64]:
-        """Scores of its calibration normals, float64 (n,)."""
+        """Scores of its calibration normals, float64 (n,); none of an ablation, for they are of the whole model."""
+        if self.kind == "ablation":
+            return np.zeros(0)
         if self.model is not None:
             return self.model.calibration.normal_scores
         assert self.classifier is not None
@@ -52,7 +55,9 @@ class Candidate:
 
     @property
     def volume_threshold(self) -> float | None:
-        """Score from which it calls a case abnormal; None without calibration normals."""
+        """Score from which it calls a case abnormal; None without calibration normals, and for an ablation."""
+        if self.kind == "ablation":
+            return None  # the model's own threshold is of other scores
         if self.model is not None:
             return self.model.calibration.decision.score
         return Decision.by_normals(self.normal_scores).score if self.normal_scores.size else None
@@ -62,6 +67,9 @@ def candidates_of(model: Model, baselines: Baselines, ceiling: Model | None = No
     """The methods in the order of reports: the model under its detector's name, the baselines, the ceiling."""
     name = model.identity.detector
     found = [Candidate(name, "model", f"{model.identity.id} {model.identity.version}", model)]
+    for part, ablated in ablations(model).items():
+        described = f"{model.identity.id} {model.identity.version}, by its own trained head for this part alone"
+        found.append(Candidate(f"{name} ({part})", "ablation", described, ablated))
     for baseline in baselines.names:
         fitted = baselines.maps.get(baseline)
         classifier = baselines.cases.get(baseline)
@@ -73,6 +81,23 @@ def candidates_of(model: Model, baselines: Baselines, ceiling: Model | None = No
         found.append(
             Candidate(f"{detector} (ceiling)" if detector in taken else detector, "ceiling", described, ceiling)
         )
+    return found
+
+
+def ablations(model: Model) -> dict[str, Model]:
+    """The model without its clinical columns, and without its image, where it fuses the two.
+
+    Each part has a head of its own that was trained along with the fused one (`detectors.networks.fusion`): nothing is
+    masked.  They share the network, give no probability, and their p-values would be those of other scores.
+    """
+    if not model.detector.columns or not hasattr(model.detector, "part"):
+        return {}
+    found = {}
+    for name, part in (("image only", "image"), ("clinical only", "clinical")):
+        detector = copy.copy(model.detector)
+        setattr(detector, "part", part)  # noqa: B010 - mypy takes a module's attributes for tensors
+        calibration = replace(model.calibration, probability=None)
+        found[name] = replace(model, detector=detector, calibration=calibration)
     return found
 
 
@@ -146,6 +171,7 @@ def _record(
             reducer=model.calibration.reducer,
             volume_threshold=candidate.volume_threshold,
             least_size=model.calibration.threshold.least_size,
+            conformal=candidate.kind != "ablation",
         )
     assert classifier is not None and main.model is not None
     if candidate.name == "metadata":

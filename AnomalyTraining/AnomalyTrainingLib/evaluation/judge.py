@@ -149,6 +149,7 @@ def case_row(record: CaseRecord) -> dict[str, Any]:
             for lesion in record.lesions
         ],
         "quality": record.quality,
+        **({} if record.probability is None else {"probability": round(record.probability, 6)}),
     }
 
 

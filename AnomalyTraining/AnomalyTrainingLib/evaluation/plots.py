@@ -54,6 +54,9 @@ def make_plots(document: Document) -> list[Plot]:
         ("artefacts", "False findings that artefacts cause on normal images", _WIDE, _artefacts),
     ]
 
+    if "probability" in document["methods"][model_name(document)]:
+        table.insert(6, ("reliability", "Reliability of the probabilities", _SMALL, _reliability))
+
     def drawer(draw: Callable[[Document, Figure], str]) -> Callable[[Figure], str]:
         return lambda figure: draw(document, figure)
 
@@ -262,6 +265,24 @@ def _calibration(document: Document, figure: Figure) -> str:
     right.set(xlim=(0, 0.25), ylim=(-0.02 * top, top), xlabel="nominal rate", ylabel="normal cases at or below it")
     right.legend(frameon=False, fontsize="small", loc="upper left")
     return check["sentence"]
+
+
+def _reliability(document: Document, figure: Figure) -> str:
+    name = model_name(document)
+    found = document["methods"][name]["probability"]
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="#000000", linewidth=1.5, linestyle=(0, (4, 2)), label="as they should lie")
+    bins = found["bins"]
+    said, came = [row["probability"] for row in bins], [row["share"] for row in bins]
+    axes.plot(said, came, color=MODEL_COLOUR, marker="o", label=shortened(name))
+    for row in bins:
+        axes.annotate(str(row["cases"]), (row["probability"], row["share"]), (5, -11), textcoords="offset points")
+    _unit_square(axes, "probability that was said", "share of cases that were abnormal")
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
+    return (
+        f"Reliability of {name}'s probabilities, with the cases of each bin: Brier score "
+        f"{interval_text(found['brier'], 3)}, expected calibration error {interval_text(found['ece'], 3)}."
+    )
 
 
 def _recall_by_size(document: Document, figure: Figure) -> str:

@@ -22,10 +22,11 @@ from .curves import (
 from .froc import FALSE_POSITIVES, froc_curve, froc_name, lesion_metrics, recall_by_size
 from .intervals import Bootstrap, verdict
 from .records import CaseRecord
+from .reliability import reliability
 from .subgroups import groupings, subgroup
 from .voxels import voxel_metrics
 
-KINDS = ("model", "baseline", "ceiling")
+KINDS = ("model", "baseline", "ceiling", "ablation")
 
 RANKING = ("auroc", "average_precision", "sensitivity_at_95_specificity")
 DECISION = ("accuracy", "sensitivity", "specificity", "precision", "f1")
@@ -69,7 +70,8 @@ class Method:
     Attributes
     ----------
     kind
-        "model", "baseline" or "ceiling" (one that has seen what the model may not, such as lesions).
+        "model", "baseline", "ceiling" (one that has seen what the model may not, such as lesions) or "ablation" (the
+        model without a part of what it is told).
     description
         What it is, in a phrase.
     threshold
@@ -149,6 +151,7 @@ def summarise(method: Method, bootstrap: Bootstrap, samples: Samples | None = No
         "voxel": _voxel_section(records, samples, bootstrap),
         "lesion": _lesion_section(records, samples, bootstrap),
         "subgroups": {name: subgroup(records, name, bootstrap) for name in groupings(records)},
+        **({} if (probability := reliability(records, bootstrap)) is None else {"probability": probability}),
     }
 
 

@@ -91,7 +91,8 @@ def _against(document: Document, other: str) -> str:
         if keys:
             figures = [f"{METRIC_NAMES[key]} {difference_text(rows[key]['difference'])}" for key in keys]
             said.append(f"{words} {listed(figures)}")
-    against = f"Against {other}" + (" (a ceiling: it has seen lesions)" if kind == "ceiling" else "")
+    said_of = {"ceiling": " (a ceiling: it has seen lesions)", "ablation": " (a part of the model itself)"}
+    against = f"Against {other}{said_of.get(kind, '')}"
     return f"{against}: {'; '.join(said) or 'no figure is defined for both'}."
 
 
@@ -136,7 +137,14 @@ def threshold_cost(document: Document) -> list[str]:
 def calibration_sentence(document: Document) -> str:
     """Whether the p-values can be believed."""
     check = document["calibration"]
-    return check["sentence"] if check else "There are no p-values to check."
+    said = check["sentence"] if check else "There are no p-values to check."
+    found = document["methods"][model_name(document)].get("probability")
+    if found is None:
+        return said
+    return (
+        f"{said} Its probabilities have a Brier score of {interval_text(found['brier'], 3)} and an expected "
+        f"calibration error of {interval_text(found['ece'], 3)}."
+    )
 
 
 def warnings(document: Document) -> list[str]:
