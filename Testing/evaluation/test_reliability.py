@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from evaluation.frames import write_cohort
+from sklearn.metrics import roc_auc_score
 
 from AnomalyDetectionLib.scoring.calibrate import calibrate
 from AnomalyDetectionLib.scoring.contract import InputSpec
@@ -17,12 +19,14 @@ from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyTrainingLib.cohorts.manifest import load_case_volume, read_manifest
 from AnomalyTrainingLib.evaluation.baselines.store import Baselines
 from AnomalyTrainingLib.evaluation.candidates import candidates_of, judge_case
+from AnomalyTrainingLib.evaluation.crossval import Fold, pooled
 from AnomalyTrainingLib.evaluation.intervals import Bootstrap
 from AnomalyTrainingLib.evaluation.judge import judge
 from AnomalyTrainingLib.evaluation.plots import make_plots
 from AnomalyTrainingLib.evaluation.records import CaseRecord
 from AnomalyTrainingLib.evaluation.reliability import reliability
 from AnomalyTrainingLib.evaluation.report import report_html
+from AnomalyTrainingLib.evaluation.run import Judged
 from AnomalyTrainingLib.evaluation.summary import Method
 
 
@@ -100,3 +104,29 @@ def test_a_report_of_a_model_with_probabilities_shows_their_reliability() -> Non
     plain = tuple(replace(record, probability=None) for record in made)
     document = judge([Method("zscore", "model", "m", plain)], model=None, cohort=facts, resamples=50)
     assert "reliability" not in [plot.name for plot in make_plots(document)]
+
+
+def test_folds_of_log_odds_are_pooled_from_each_folds_own_threshold_and_other_scores_as_they_are() -> None:
+    """Two models that rank alike but for their zero: pooled as they are, they would rank across folds by it."""
+    scores, labels = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
+    for probability, expected in ((0.5, 1.0), (None, 0.75)):
+        folds = []
+        for number, shift in enumerate((0.0, 10.0)):
+            made = [
+                CaseRecord(f"c{number}{n}", f"p{number}{n}", f"p{number}{n}", int(y), float(s + shift))
+                for n, (s, y) in enumerate(zip(scores, labels, strict=True))
+            ]
+            made = [replace(record, probability=probability) for record in made]
+            candidate = SimpleNamespace(
+                name="m",
+                kind="model",
+                description="",
+                threshold=None,
+                volume_threshold=1.5 + shift,
+                normal_scores=scores,
+            )
+            folds.append(Fold(number, Judged([candidate], {"m": made}, {}), {}))  # type: ignore[list-item]
+        (method,) = pooled(folds)
+        assert method.volume_threshold == (0.0 if probability else None)
+        found = [record.volume_score for record in method.records]
+        assert roc_auc_score([record.label for record in method.records], found) == expected

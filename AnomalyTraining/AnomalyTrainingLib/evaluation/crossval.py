@@ -231,12 +231,14 @@ def _document(plan: Plan, model: Model, cohort: Cohort, judged: Judged, place: P
 def pooled(done: Sequence[Fold], subgroups: Sequence[str] | None = None) -> list[Method]:
     """Every method with the records of all folds.
 
-    A threshold that differs from fold to fold is left out: each record was made at its own.
+    A threshold that differs from fold to fold is left out: each record was made at its own.  Log-odds of models that
+    were trained apart have no common zero: they are counted from each fold's own threshold, which was chosen on its
+    validation cases.
     """
     by_name: dict[str, list[Method]] = {}
     for fold in done:
         for method in methods_of(fold.judged, subgroups):
-            by_name.setdefault(method.name, []).append(method)
+            by_name.setdefault(method.name, []).append(_from_its_threshold(method))
     return [
         replace(
             methods[0],
@@ -248,6 +250,15 @@ def pooled(done: Sequence[Fold], subgroups: Sequence[str] | None = None) -> list
         )
         for methods in by_name.values()
     ]
+
+
+def _from_its_threshold(method: Method) -> Method:
+    """A method of log-odds (its records have probabilities) with its scores counted from its threshold."""
+    cut = method.volume_threshold
+    if cut is None or any(record.probability is None for record in method.records):
+        return method
+    records = tuple(replace(record, volume_score=record.volume_score - cut) for record in method.records)
+    return replace(method, records=records, volume_threshold=0.0)
 
 
 def mean_and_sd(done: Sequence[Fold]) -> dict[str, Any]:
