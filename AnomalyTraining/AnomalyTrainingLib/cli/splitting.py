@@ -43,7 +43,7 @@ def add_split(parser: argparse.ArgumentParser, *, published: str = "") -> None:
         "--supervised",
         action="store_true",
         help="with --split, for detectors that learn from labels or masks: patients with an abnormal case 70 %% train, "
-        "15 %% validate, 15 %% test",
+        "15 %% validate, 15 %% test; normals 60 %% train, 10 %% calibrate, 15 %% validate, 15 %% test",
     )
     if published:
         parser.add_argument(
