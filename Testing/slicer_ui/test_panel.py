@@ -209,10 +209,10 @@ def test_the_3d_box_makes_surfaces_and_a_new_threshold_makes_them_anew(shown: An
     segmentation = shown.results.segmentation
     assert not Surfaces.are_shown(shown.results)
     shown.ui.showSurfacesCheck.setChecked(True)
-    run_until(lambda: not shown.surfaces.is_busy)
+    run_until(lambda: not shown.reading.surfaces.is_busy)
     assert Surfaces.are_shown(shown.results)
     shown.parameters.threshold = 2.5
-    run_until(lambda: not shown.surfaces.is_busy)
+    run_until(lambda: not shown.reading.surfaces.is_busy)
     last = segmentation.GetSegmentation().GetNthSegmentID(segmentation.GetSegmentation().GetNumberOfSegments() - 1)
     assert segmentation.GetClosedSurfaceInternalRepresentation(last).GetNumberOfPoints() > 0
     slicer.app.layoutManager().resetThreeDViews()
@@ -222,8 +222,8 @@ def test_the_3d_box_makes_surfaces_and_a_new_threshold_makes_them_anew(shown: An
 
 
 def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: Any) -> None:
-    shown.go_to(2)
-    finding = shown._findings[1]
+    shown.reading.go_to(2)
+    finding = shown.reading.findings[1]
     click(shown.ui.rejectButton)
     shown.ui.commentEdit.setText("vessel")
     QtTest.QTest.keyClick(shown.ui.commentEdit, QtCore.Qt.Key.Key_Return)
@@ -232,9 +232,9 @@ def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: An
     assert table.GetValueByName(1, "Review").ToString() == "rejected"
     assert table.GetValueByName(1, "Comment").ToString() == "vessel"
     shown.parameters.threshold = 2.5
-    row = next(i for i, one in enumerate(shown._findings) if one.peak_ras == pytest.approx(finding.peak_ras))
+    row = next(i for i, one in enumerate(shown.reading.findings) if one.peak_ras == pytest.approx(finding.peak_ras))
     assert texts(shown.ui.findingsTable, 5)[row] == "✗"
-    shown.go_to(row + 1)
+    shown.reading.go_to(row + 1)
     assert shown.ui.rejectButton.checked and shown.ui.commentEdit.text == "vessel"
     click(shown.ui.rejectButton)
     assert texts(shown.ui.findingsTable, 5)[row] == "", "clicked again, it is taken back"
@@ -262,7 +262,7 @@ def test_deleting_the_results_empties_the_panel(shown: Any) -> None:
 def test_a_saved_scene_brings_everything_back_without_a_worker(shown: Any, tmp_path: Path) -> None:
     import slicer
 
-    shown.go_to(2)
+    shown.reading.go_to(2)
     click(shown.ui.acceptButton)
     shown.parameters.threshold = 3.0
     shown.parameters.opacity = 0.4
@@ -282,7 +282,7 @@ def test_a_saved_scene_brings_everything_back_without_a_worker(shown: Any, tmp_p
 
 
 def test_an_export_is_what_the_command_line_writes(shown: Any, starter_result: ScoreResult, tmp_path: Path) -> None:
-    shown.export(tmp_path / "panel")
+    shown.reading.export(tmp_path / "panel")
     write_case(volume_of(shown.parameters.inputVolume), starter_result, tmp_path / "direct")
     assert "Written to" in shown.ui.messageLabel.text
     assert sorted(path.name for path in (tmp_path / "panel").iterdir()) == sorted(FILES)
@@ -297,10 +297,10 @@ def test_an_export_is_what_the_command_line_writes(shown: Any, starter_result: S
 
 def test_an_export_holds_the_review_where_there_is_one(shown: Any, tmp_path: Path) -> None:
     click(shown.ui.unsureButton)
-    shown.export(tmp_path / "case")
+    shown.reading.export(tmp_path / "case")
     lines = (tmp_path / "case" / "review.csv").read_text().splitlines()
     assert lines[0] == "case,label,review,comment" and lines[1] == "brain_flair_3mm,1,unsure,"
-    shown.export(Path("/proc/no/such"))
+    shown.reading.export(Path("/proc/no/such"))
     assert "✗" in shown.ui.messageLabel.text
 
 
@@ -373,7 +373,7 @@ def test_the_overlay_follows_the_threshold_while_it_is_dragged(shown: Any) -> No
 
     sizes = []
     for rarity in (3.0, 4.0):  # how long it takes: Testing/benchmarks/bench_relabel.py
-        shown._drag(rarity)
+        shown.reading.drag(rarity)
         sizes.append(int((slicer.util.arrayFromVolume(shown.results.labels) > 0).sum()))
-    shown._reset_threshold()
+    shown.reading.reset_threshold()
     assert sizes[0] > sizes[1] > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,27 +16,22 @@ from slicer.util import VTKObservationMixin
 from AnomalyDetectionLib.errors import InputError, one_line
 from AnomalyDetectionLib.models.catalogue import Catalogue
 
-from . import showing
 from .device_view import DeviceView
-from .export import export
-from .findings_view import FindingsView
 from .input_view import InputView, default_input, is_candidate
 from .install import Installation, SlicerEnvironment
 from .model_view import ModelView
 from .parameters import Parameters
-from .result_view import ResultView
+from .reading import Reading
 from .results import Results
-from .reviews import Review
 from .run_view import RunView
 from .session import Session
 from .setup import Setup
 from .shortcuts import Shortcuts
-from .surfaces import Surfaces
 from .texts import fit_text, warning_text
 from .volumes import modality_of
 
 if TYPE_CHECKING:
-    from AnomalyDetectionLib.scoring.result import Finding, ScoreResult
+    from AnomalyDetectionLib.scoring.result import ScoreResult
     from AnomalyDetectionLib.worker.client import Progress
     from AnomalyDetectionLib.worker.session import Failure
 
@@ -58,8 +55,6 @@ class Panel(VTKObservationMixin):
         self._logic = logic
         self._parameters: Parameters | None = None
         self._gui_tag: int | None = None
-        self._results: Results | None = None
-        self._findings: tuple[Finding, ...] = ()
         self._following = False
         self._is_entered = False
         self.session = Session(self)
@@ -69,13 +64,11 @@ class Panel(VTKObservationMixin):
         self.input = InputView(ui, self._refresh_fit)
         self.models = ModelView(ui, Catalogue(resources / "Models", user_models()), self._choose_model, self.run.fail)
         self.devices = DeviceView(ui, self._choose_device, self._ask_devices)
-        self.surfaces = Surfaces()
-        self.result = ResultView(ui, self._drag, self._reset_threshold, self._show_layers, self._show_surfaces)
-        self.findings = FindingsView(ui, self.go_to, self._review)
+        self.reading = Reading(ui, lambda: self.parameters, self._quietly, self.run)
         self.shortcuts = Shortcuts(
             {
-                "N": lambda: self.findings.step(1),
-                "P": lambda: self.findings.step(-1),
+                "N": lambda: self.reading.table.step(1),
+                "P": lambda: self.reading.table.step(-1),
                 "Ctrl+Return": self.score,
                 "Ctrl+Enter": self.score,
                 "Esc": self.cancel,
@@ -85,7 +78,6 @@ class Panel(VTKObservationMixin):
         ui.cancelButton.connect("clicked()", lambda: self.cancel())
         ui.setupButton.connect("clicked()", lambda: self.setup.go_on())
         ui.setupLaterButton.connect("clicked()", lambda: self.run.hide_setup())
-        ui.exportButton.connect("clicked()", lambda: self._ask_export())
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._on_scene_closing)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._on_scene_closed)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._on_scene_closed)
@@ -113,7 +105,7 @@ class Panel(VTKObservationMixin):
         """The panel goes, or the application: end the worker, let go of everything."""
         slicer.app.disconnect("aboutToQuit()", self.close)
         self.session.close()
-        self._results = None
+        self.reading.results = None
         self.shortcuts.disable()
         self._disconnect()
         self.removeObservers()
@@ -136,7 +128,7 @@ class Panel(VTKObservationMixin):
     @property
     def results(self) -> Results | None:
         """The results that are shown."""
-        return self._results
+        return self.reading.results
 
     def _disconnect(self) -> None:
         if self._parameters is not None:
@@ -147,6 +139,15 @@ class Panel(VTKObservationMixin):
 
     # ---- parameters
 
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """While the panel itself changes the parameters or the scene, nobody follows."""
+        former, self._following = self._following, True
+        try:
+            yield
+        finally:
+            self._following = former
+
     def _on_parameters(self, caller: Any = None, event: Any = None) -> None:
         if not self._following:
             self.follow_parameters()
@@ -155,20 +156,17 @@ class Panel(VTKObservationMixin):
         """Bring everything to what the parameter node says."""
         if self._parameters is None:
             return
-        self._following = True
-        try:
+        with self._quietly():
             self._leave_out_results()
             node = self._parameters.inputVolume
             self.input.show(node)
             self.models.show(self._parameters.modelSha256)
             self.devices.show(self._parameters.device)
             self._refresh_fit()
-            self._follow_results(node)
-            self._follow_threshold()
-            showing.set_heat_opacity(self._results, self._parameters.opacity)
-            self.findings.mark(self._parameters.currentFinding)
-        finally:
-            self._following = False
+            self.reading.follow(node)
+            self.reading.follow_threshold(self._parameters.threshold)
+            self.reading.set_opacity(self._parameters.opacity)
+            self.reading.table.mark(self._parameters.currentFinding)
 
     def _refresh_fit(self) -> None:
         """Say what speaks against scoring, and whether it can be asked for."""
@@ -237,27 +235,16 @@ class Panel(VTKObservationMixin):
         if volume_node.GetImageData().GetDimensions() != result.rarity.shape[::-1]:
             self.run.warn(_("The volume was changed while it was scored; score it again."))
             return
-        self._following = True  # the former results go, which is no reason to look for others
-        try:
+        with self._quietly():  # the former results go, which is no reason to look for others
             results = Results.create(volume_node, result)
             self._leave_out_results()
-        finally:
-            self._following = False
         self.run.log(_("Scored {volume} on {device}.").format(volume=volume_node.GetName(), device=result.device))
         if volume_node is self.parameters.inputVolume:
-            self._adopt(results, result.findings)
+            self.reading.adopt(results, result.findings)
             # In a turn of its own, so that the window is not blocked for as long as both take.
-            qt.QTimer.singleShot(0, lambda: self._present(results))
+            qt.QTimer.singleShot(0, lambda: self.reading.present(results))
         else:
             self.run.say(_("{volume} is scored; choose it to see the result.").format(volume=volume_node.GetName()))
-
-    def _present(self, results: Results) -> None:
-        """Let the views show results that have just been made, and go to the first finding."""
-        if self._results is results and results.score.GetScene() is not None:
-            self._show_in_views(results)
-            self._show_surfaces(self.result.wants_surfaces)
-            if self._findings:
-                self.go_to(self._findings[0].label)
 
     def on_failed(self, failure: Failure) -> None:
         self._refresh_fit()
@@ -279,120 +266,16 @@ class Panel(VTKObservationMixin):
         self.run.log(_("Devices: {names}").format(names=", ".join(device["label"] for device in devices)))
         self.score()
 
-    # ---- results
-
-    def _follow_results(self, node: Any) -> None:
-        """Show the results of a volume where they are not shown yet."""
-        results = Results.find(node)
-        former = self._results.score if self._results is not None else None
-        if results is None:
-            self._adopt(None)
-        elif results.score is not former:
-            self._adopt(results)
-            self.result.show_surfaces(Surfaces.are_shown(results))
-            if showing.is_shown(results):  # as in a scene that was saved with them
-                self.result.show_layers(*showing.layers(results))
-            else:
-                self._show_in_views(results)
-
     def _leave_out_results(self) -> None:
         """Let the selector of volumes offer scans only."""
         self.input.leave_out(results.score for results in Results.all())
-
-    def _show_in_views(self, results: Results) -> None:
-        showing.show(results, self.parameters.opacity)
-        self.result.show_layers(*showing.layers(results))
-
-    def _adopt(self, results: Results | None, findings: tuple[Finding, ...] | None = None) -> None:
-        """Make results those that the panel shows, and the parameters theirs; `findings` where they are known."""
-        self._results = results
-        if findings is None:
-            findings = results.findings() if results is not None else ()
-        self._findings = findings
-        if results is not None:
-            following, self._following = self._following, True
-            self.parameters.threshold = results.threshold
-            self._following = following
-        node = self.parameters.inputVolume
-        empty = _("Findings appear here once a volume is scored.")
-        if node is not None:
-            empty = _("This volume is not scored yet.")
-        self.result.show(results, empty)
-        self._show_findings()
-
-    def _show_findings(self) -> None:
-        reviews = self._results.reviews.in_order(self._findings) if self._results is not None else []
-        self.findings.show(self._findings, reviews, self.parameters.currentFinding)
-        self.result.refresh()
-
-    def _drag(self, threshold: float) -> None:
-        """The slider of the threshold moves."""
-        if self._results is not None:
-            self._findings = showing.drag(self._results, threshold)
-            self._show_findings()
-
-    def _follow_threshold(self) -> None:
-        """The threshold has come to rest somewhere else."""
-        if self._results is not None and self._parameters is not None:
-            threshold = self._parameters.threshold
-            if abs(threshold - self._results.threshold) > 1e-9 or showing.is_dragging(self._results):
-                self._findings = showing.drop(self._results, threshold)
-                self._show_findings()
-                self.result.show_layers(*showing.layers(self._results))
-                self._show_surfaces(self.result.wants_surfaces)
-
-    def _reset_threshold(self) -> None:
-        if self._results is not None:
-            self.parameters.threshold = self._results.thresholds.default
-
-    def _show_layers(self, heat: bool, outlines: bool, labels: bool) -> None:
-        if self._results is not None:
-            showing.show_layers(self._results, heat, outlines, labels, self.parameters.opacity)
-
-    def _show_surfaces(self, solid: bool) -> None:
-        if self._results is not None and solid:
-            self.surfaces.show(self._results)
-        elif self._results is not None:
-            self.surfaces.hide(self._results)
-
-    def go_to(self, label: int) -> None:
-        """Let all views go to a finding."""
-        if self._results is not None and showing.jump_to(self._results, label):
-            self.parameters.currentFinding = label
-            self.findings.mark(label)
-
-    def _review(self, finding: Finding, review: Review) -> None:
-        if self._results is not None:
-            self._results.review(finding, review)
-
-    def _ask_export(self) -> None:
-        if self._results is None:
-            return
-        folder = qt.QFileDialog.getExistingDirectory(self.ui.exportButton, _("Export into a folder"), "")
-        if folder:
-            self.export(Path(str(folder)) / self._results.case)
-
-    def export(self, folder: Path) -> None:
-        """Write the shown results into a folder."""
-        assert self._results is not None
-        try:
-            written = export(self._results, folder)
-        except InputError as error:
-            self.run.fail(one_line(str(error)))
-            return
-        self.run.say(_("Written to {folder}").format(folder=written))
 
     # ---- the scene
 
     def _on_scene_closing(self, caller: Any, event: Any) -> None:
         self.session.cancel()
         self._disconnect()
-        self._adopt_nothing()
-
-    def _adopt_nothing(self) -> None:
-        self._results, self._findings = None, ()
-        self.result.show(None, _("Findings appear here once a volume is scored."))
-        self.findings.show((), [], 0)
+        self.reading.forget()
 
     def _on_scene_closed(self, caller: Any, event: Any) -> None:
         if self._is_entered:
@@ -406,9 +289,8 @@ class Panel(VTKObservationMixin):
             self.session.cancel()
         if self._parameters is None:
             return
-        gone = self._results is not None and self._results.score.GetScene() is None
-        if gone or self._parameters.inputVolume is None:
-            self._results = None
+        if self.reading.is_gone or self._parameters.inputVolume is None:
+            self.reading.results = None
             self.follow_parameters()
 
 

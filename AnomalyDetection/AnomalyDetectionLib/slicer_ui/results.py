@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.findings import Midline
 from AnomalyDetectionLib.scoring.relabel import find_regions
@@ -25,8 +23,10 @@ from AnomalyDetectionLib.scoring.result import Finding, ScoreResult
 from AnomalyDetectionLib.scoring.thresholds import Threshold
 
 from .colours import add_finding_colours, add_heat, add_legend, paint_heat
+from .facts import SHARED, facts_of
 from .findings import fill_segmentation, fill_table
 from .reviews import Review, Reviews
+from .verdict import Verdict
 from .volumes import add_in_place_of, ijk_to_world, set_voxels
 
 PREFIX = "AnomalyDetection."
@@ -37,61 +37,6 @@ HEAT, FINDING_COLOURS = PREFIX + "Heat", PREFIX + "FindingColours"
 FOREGROUND = PREFIX + "Foreground"
 """Role of the reference to the mask of what was scored: hidden, for only writing results needs it."""
 PARTS = (LABELS, SEGMENTATION, TABLE)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is said of a volume as a whole.
-
-    Attributes
-    ----------
-    abnormal
-        Whether the model calls the case abnormal; None where it decides nothing.
-    quality
-        "good", "check" or "poor"; `reasons` says why it is not good.
-    false_findings_per_normal
-        What the threshold costs on the calibration normals, or None where that is unknown.
-    mapped
-        False for a model that judges whole images: there is nothing to find.
-    probability
-        That the case is abnormal, by a supervised model; None for any other.
-    """
-
-    findings: int
-    threshold: float
-    volume_score: float
-    p_value: float
-    calibration_n: int
-    abnormal: bool | None
-    quality: str
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...]
-    false_findings_per_normal: float | None
-    mapped: bool = True
-    probability: float | None = None
-
-    def text(self) -> str:
-        """One line for the panel."""
-        if not self.mapped:
-            found = _("Whole image judged, no map")
-        elif self.findings == 0:
-            found = _("No finding above rarity {threshold:.1f}")
-        elif self.findings == 1:
-            found = _("1 finding above rarity {threshold:.1f}")
-        else:
-            found = _("{count} findings above rarity {threshold:.1f}")
-        called = {True: [_("called abnormal")], False: [_("called normal")], None: []}[self.abnormal]
-        parts = [
-            *called,
-            found.format(count=self.findings, threshold=self.threshold),
-            _("volume score {score:.2f}").format(score=self.volume_score),
-            *([] if self.probability is None else [_("probability {p:.2f}").format(p=self.probability)]),
-            _("p = {p:.3f} (n = {n})").format(p=self.p_value, n=self.calibration_n),
-            _("image quality {quality}").format(
-                quality={"good": _("good"), "check": _("to be checked"), "poor": _("poor")}[self.quality]
-            ),
-        ]
-        return " · ".join(parts)
 
 
 class Results:
@@ -118,7 +63,7 @@ class Results:
         name = volume_node.GetName()
         score = add_in_place_of(volume_node, result.rarity.array, _("{volume} - rarity").format(volume=name))
         score.SetNodeReferenceID(INPUT, volume_node.GetID())
-        for key, value in _facts(result).items():
+        for key, value in facts_of(result).items():
             score.SetAttribute(PREFIX + key, value)
         if not np.allclose(result.rarity.ijk_to_ras, ijk_to_world(score), atol=1e-3):
             score.SetAttribute(PREFIX + "IjkToRas", json.dumps(result.rarity.ijk_to_ras.tolist()))
@@ -348,7 +293,7 @@ class Results:
                 fill_segmentation(self.segmentation, self.labels, findings)
             self.segmentation.SetDisplayVisibility(not dragging)
         for node in self.nodes()[1:]:
-            for key in _SHARED_FACTS:
+            for key in SHARED:
                 node.SetAttribute(PREFIX + key, self.fact(key))
 
     def _file(self, volume_node: Any, name: str) -> None:
@@ -360,57 +305,6 @@ class Results:
         hierarchy.SetItemAttribute(folder, PREFIX + "Folder", "1")
         for node in (*self.nodes(), self.foreground):
             hierarchy.SetItemParent(_item(node), folder)
-
-
-_SHARED_FACTS = (
-    "ModelId",
-    "ModelVersion",
-    "ModelSha256",
-    "Detector",
-    "Software",
-    "Threshold",
-    "VolumeScore",
-    "PValue",
-    "CalibrationN",
-    "Abnormal",
-    "Quality",
-)
-"""Attributes that every node carries, not the rarity map alone."""
-
-
-def _facts(result: ScoreResult) -> dict[str, str]:
-    """What the rarity map has as attributes (after `PREFIX`)."""
-    midline = result.midline
-    return {
-        "ModelId": result.model.id,
-        "ModelVersion": result.model.version,
-        "ModelSha256": result.model.sha256,
-        "Detector": result.model.detector,
-        "Software": f"slicer-anomaly {__version__}",
-        "VolumeScore": repr(float(result.volume_score)),
-        "PValue": repr(float(result.p_value)),
-        "CalibrationN": str(result.calibration_n),
-        "Abnormal": "" if result.abnormal is None else str(int(result.abnormal)),
-        "Quality": result.quality.verdict,
-        "QualityReasons": json.dumps(list(result.quality.reasons), ensure_ascii=False),
-        "Notes": json.dumps(list(result.notes), ensure_ascii=False),
-        "Thresholds": json.dumps(result.thresholds.to_json()),
-        "Midline": json.dumps(None if midline is None else [midline.point.tolist(), midline.right.tolist()]),
-        "SpacingKnown": "1" if result.rarity.spacing_known else "0",
-        "OrientationKnown": "1" if result.rarity.orientation_known else "0",
-        "Device": result.device,
-        "Report": json.dumps(
-            {
-                "case": result.case,
-                "timings": result.timings,
-                "decision": None if result.decision is None else result.decision.to_json(),
-                "mapped": result.mapped,
-                "probability": result.probability,
-                "covariates": dict(result.covariates),
-            },
-            ensure_ascii=False,
-        ),
-    }
 
 
 def _helpers_of(node: Any) -> list[Any]:

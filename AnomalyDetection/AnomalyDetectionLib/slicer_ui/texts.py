@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from AnomalyDetectionLib.models.catalogue import Entry
     from AnomalyDetectionLib.scoring.result import Finding
 
-    from .results import Verdict
+    from .verdict import Verdict
 
 ALARM, CALM, DOUBT = "#c0392b", "#2e7d32", "#b36b00"
 """Colours of words that are readable on light and dark panels."""
