@@ -176,7 +176,7 @@ print(json.dumps({
     "model": [node.GetAttribute(PREFIX + "ModelSha256") for node in results.nodes()],
     "verdict": results.verdict().text(),
     "window": [display.GetWindowLevelMin(), display.GetWindowLevelMax(), display.GetLowerThreshold()],
-    "lightness": [sum(function.GetColor(rarity)) for rarity in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)],
+    "lightness": [sum(function.GetColor(rarity)) for rarity in (2.0, 3.0, 4.0, 5.0, 6.0)],
     "legend": bool(slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(results.score).GetVisibility()),
     "modality": results.input.GetAttribute(PREFIX + "Modality"),
     "layers": [composite.GetBackgroundVolumeID() == results.input.GetID(),
@@ -206,8 +206,8 @@ def test_the_scene_opens_with_volume_heat_findings_and_verdict_as_the_module_sho
     assert read["segments"] == read["rows"] == len(result.findings)
     assert read["folders"] == [f"{case.case} - anomalies"] * 4 and read["model"] == [result.model.sha256] * 4
     assert f"p = {result.p_value:.3f} (n = {PLAN.calibration})" in read["verdict"]
-    assert read["window"] == [0.0, 6.0, 2.0] and read["legend"] and read["outlines"]
-    assert read["lightness"] == sorted(read["lightness"]) and read["lightness"][0] == 0
+    assert read["window"] == [2.0, 6.0, 2.0] and read["legend"] and read["outlines"]
+    assert read["lightness"] == sorted(read["lightness"])
     assert read["modality"] == volume.modality or (read["modality"] is None and not volume.modality)
     assert read["layers"] == [True, True, 0.6]
 

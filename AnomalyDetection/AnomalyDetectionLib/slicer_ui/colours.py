@@ -22,6 +22,10 @@ would not be seen on it."""
 OPACITY = 0.6
 """Of the heat over the image."""
 
+LEGEND_SIZE = (0.1, 0.35)
+"""Width and height as shares of the view.  Slicer's legend takes no font size: it makes its letters as large as fits
+its box (vtkSlicerScalarBarActor::LayoutTicks)."""
+
 FINDING_COLOURS: tuple[RGB, ...] = (
     (90, 225, 255),
     (130, 255, 110),
@@ -42,13 +46,14 @@ def colour_of(label: int) -> tuple[float, float, float]:
 
 
 def add_heat(name: str) -> Any:
-    """A new vtkMRMLProceduralColorNode for rarities 0 ... `TOP`: black below `SHOWN_FROM`, then ever lighter."""
+    """A new vtkMRMLProceduralColorNode for rarities `SHOWN_FROM` ... `TOP`: ever lighter.
+
+    Below there is no colour, for Slicer's legend shows all colours that there are.
+    """
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLProceduralColorNode", name)
     node.SetHideFromEditors(True)
     function = node.GetColorTransferFunction()
     function.RemoveAllPoints()
-    function.AddRGBPoint(0.0, 0.0, 0.0, 0.0)
-    function.AddRGBPoint(SHOWN_FROM - 1e-3, 0.0, 0.0, 0.0)
     steps = 24
     for step in range(steps + 1):
         share = step / steps
@@ -71,7 +76,7 @@ def paint_heat(score: Any, heat: Any) -> None:
     display = score.GetDisplayNode()
     display.SetAndObserveColorNodeID(heat.GetID())
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(0.0, TOP)
+    display.SetWindowLevelMinMax(SHOWN_FROM, TOP)
     display.SetThreshold(SHOWN_FROM, 1e6)
     display.ApplyThresholdOn()
     display.InterpolateOn()
@@ -88,10 +93,15 @@ def add_legend(score: Any) -> Any:
     """The legend of a rarity map: a vtkMRMLColorLegendDisplayNode, in slice views only."""
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(score)
     legend.SetTitleText(_("Rarity"))
-    legend.SetNumberOfLabels(int(TOP) + 1)
+    legend.SetNumberOfLabels(int(TOP - SHOWN_FROM) + 1)
     legend.SetLabelFormat("%.0f")
     legend.SetMaxNumberOfColors(256)
-    legend.SetSize(0.12, 0.5)
+    legend.SetSize(*LEGEND_SIZE)
+    for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+        text.SetFontFamilyToArial()
+        text.SetBold(False)
+        text.SetItalic(False)
+        text.SetShadow(True)
     legend.SetVisibility3D(False)
     legend.SetVisibility(True)
     return legend
