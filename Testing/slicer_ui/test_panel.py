@@ -188,9 +188,10 @@ def test_opacity_and_layers_act_on_the_views(shown: Any) -> None:
     shown.ui.showLabelsCheck.click()
     assert composite.GetLabelVolumeID() == shown.results.labels.GetID()
     shown.ui.showOutlinesCheck.click()
-    assert not shown.results.segmentation.GetDisplayVisibility()
+    display = shown.results.segmentation.GetDisplayNode()
+    assert not display.GetVisibility2D()
     shown.parameters.threshold = 3.0
-    assert not shown.results.segmentation.GetDisplayVisibility(), "what was hidden stays hidden"
+    assert not display.GetVisibility2D(), "what was hidden stays hidden"
 
 
 def test_nothing_of_the_panel_is_cut_off_in_slicers_narrow_column(shown: Any) -> None:
@@ -219,6 +220,31 @@ def test_the_3d_box_makes_surfaces_and_a_new_threshold_makes_them_anew(shown: An
     harness.save_png(slicer.app.layoutManager().threeDWidget(0), ARTEFACTS / "view-surfaces.png")
     shown.ui.showSurfacesCheck.setChecked(False)
     assert not Surfaces.are_shown(shown.results)
+
+
+def test_outlines_and_surfaces_are_shown_and_hidden_each_by_its_own_box(shown: Any) -> None:
+    import slicer
+
+    def solid() -> np.ndarray:
+        return harness.grab(slicer.app.layoutManager().threeDWidget(0)).astype(float)
+
+    def outlined() -> np.ndarray:
+        return harness.grab(slicer.app.layoutManager().sliceWidget("Red")).astype(float)
+
+    slicer.app.layoutManager().resetThreeDViews()
+    empty, with_outlines = solid(), outlined()
+    shown.ui.showSurfacesCheck.setChecked(True)
+    run_until(lambda: not shown.reading.surfaces.is_busy)
+    slicer.app.layoutManager().resetThreeDViews()
+    surfaces = solid()
+    assert np.abs(surfaces - empty).max() > 40
+    shown.ui.showOutlinesCheck.setChecked(False)
+    np.testing.assert_array_equal(solid(), surfaces)
+    assert np.abs(outlined() - with_outlines).max() > 40
+    shown.ui.showOutlinesCheck.setChecked(True)
+    shown.ui.showSurfacesCheck.setChecked(False)
+    np.testing.assert_array_equal(outlined(), with_outlines)
+    assert np.abs(solid() - surfaces).max() > 40
 
 
 def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: Any) -> None:

@@ -16,7 +16,7 @@ LABEL_OPACITY = 0.5
 """Of the label map while it stands in for the segmentation."""
 
 DRAGGING = PREFIX + "Dragging"
-"""Attribute of the segmentation while a slider moves: which layers are to come back ("outlines", "labels")."""
+"""Attribute of the segmentation while a slider moves: what is to come back ("segmentation", "labels")."""
 
 
 def show(results: Results, opacity: float = OPACITY) -> None:
@@ -38,8 +38,25 @@ def layers(results: Results) -> tuple[bool, bool, bool]:
     labels = results.labels is not None and any(
         node.GetLabelVolumeID() == results.labels.GetID() for node in composites
     )
-    outlines = results.segmentation is not None and bool(results.segmentation.GetDisplayVisibility())
-    return heat, outlines, labels
+    return heat, outlines_are_shown(results), labels
+
+
+def outlines_are_shown(results: Results) -> bool:
+    """Whether slice views show the segments."""
+    if results.segmentation is None:
+        return False
+    display = results.segmentation.GetDisplayNode()
+    return bool(display.GetVisibility() and display.GetVisibility2D())
+
+
+def show_outlines(results: Results, shown: bool) -> None:
+    """Show or hide the segments in slice views, and leave their surfaces in the 3D views as they are."""
+    if results.segmentation is None:
+        return
+    display = results.segmentation.GetDisplayNode()
+    display.SetVisibility2D(shown)
+    if shown:  # the user may have closed the segmentation's eye in the Data module
+        display.SetVisibility(True)
 
 
 def show_layers(results: Results, heat: bool, outlines: bool, labels: bool, opacity: float) -> None:
@@ -50,8 +67,7 @@ def show_layers(results: Results, heat: bool, outlines: bool, labels: bool, opac
         label=results.labels if labels else None,
         labelOpacity=LABEL_OPACITY,
     )
-    if results.segmentation is not None:
-        results.segmentation.SetDisplayVisibility(outlines)
+    show_outlines(results, outlines)
     refresh_legend(results.score)
 
 
@@ -100,8 +116,8 @@ def drag(results: Results, threshold: float) -> tuple[Finding, ...]:
         If the threshold is not a rarity above 0.
     """
     if results.segmentation is not None and not is_dragging(results):
-        _, outlines, labels = layers(results)
-        results.segmentation.SetAttribute(DRAGGING, f"{'outlines' if outlines else ''} {'labels' if labels else ''}")
+        shown, labels = results.segmentation.GetDisplayVisibility(), layers(results)[2]
+        results.segmentation.SetAttribute(DRAGGING, f"{'segmentation' if shown else ''} {'labels' if labels else ''}")
     findings = results.relabel(threshold, dragging=True)
     if results.labels is not None:
         slicer.util.setSliceViewerLayers(label=results.labels, labelOpacity=LABEL_OPACITY)
@@ -119,13 +135,13 @@ def drop(results: Results, threshold: float) -> tuple[Finding, ...]:
     segmentation = results.segmentation
     if segmentation is not None and is_dragging(results):
         before = (segmentation.GetAttribute(DRAGGING) or "").split()
-        outlines, labels = "outlines" in before, "labels" in before
+        shown, labels = "segmentation" in before, "labels" in before
         segmentation.RemoveAttribute(DRAGGING)
     else:
-        _, outlines, labels = layers(results)
+        shown, labels = segmentation is not None and segmentation.GetDisplayVisibility(), layers(results)[2]
     findings = results.relabel(threshold)
     if segmentation is not None:
-        segmentation.SetDisplayVisibility(outlines)
+        segmentation.SetDisplayVisibility(shown)
     slicer.util.setSliceViewerLayers(label=results.labels if labels else None, labelOpacity=LABEL_OPACITY)
     return findings
 
