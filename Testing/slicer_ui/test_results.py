@@ -108,7 +108,7 @@ def test_the_table_has_a_row_a_finding_with_units(results: Any, result: ScoreRes
 
 
 def test_every_node_says_which_model_made_it_at_which_threshold(results: Any, result: ScoreResult) -> None:
-    assert len(results.nodes()) == 4
+    assert len(results.nodes()) == 5
     for node in results.nodes():
         said = {key: node.GetAttribute(f"AnomalyDetection.{key}") for key in ("ModelId", "ModelVersion", "ModelSha256")}
         assert tuple(said.values()) == (result.model.id, result.model.version, result.model.sha256)
@@ -118,6 +118,38 @@ def test_every_node_says_which_model_made_it_at_which_threshold(results: Any, re
         assert node.GetAttribute("AnomalyDetection.CalibrationN") == str(result.calibration_n)
         assert node.GetAttribute("AnomalyDetection.Quality") == result.quality.verdict
         assert node.GetAttribute("AnomalyDetection.Software").startswith("slicer-anomaly ")
+
+
+def test_the_verdict_is_a_text_that_needs_no_module_and_follows_the_threshold(
+    slicer: Any, results: Any, result: ScoreResult, tmp_path: Path
+) -> None:
+    from AnomalyDetectionLib.slicer_ui.results import Results
+
+    text = results.document.GetText()
+    assert results.document.GetName() == "head - verdict"
+    for said in (
+        "The model calls the case abnormal.",
+        f"The volume score is {result.volume_score:.2f}.",
+        f"Of {result.calibration_n} normal scans, together with this one, a share of p = {result.p_value:.3f} scores",
+        "The image quality is",
+        f"Scored by the model {result.model.id}, version {result.model.version} ",
+        result.model.sha256,
+        *result.notes,
+    ):
+        assert said in text, said
+    count = len(results.relabel(2.5))
+    text = results.document.GetText()
+    assert f"There are {count} findings above rarity 2.5." in text
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    (found,) = Results.all()
+    assert found.document.GetText() == text
+    again = Results.create(found.input, replace(result, volume_score=99.0))
+    (document,) = slicer.util.getNodesByClass("vtkMRMLTextNode")
+    assert document is again.document and "The volume score is 99.00." in document.GetText()
+    again.remove()
+    assert not slicer.util.getNodesByClass("vtkMRMLTextNode")
 
 
 def test_all_nodes_lie_in_one_folder_beside_the_volume(slicer: Any, head: Volume, result: ScoreResult) -> None:
@@ -253,7 +285,7 @@ def test_a_part_that_the_user_deleted_is_done_without(slicer: Any, results: Any)
     slicer.mrmlScene.RemoveNode(results.segmentation)
     assert results.table is None and results.segmentation is None
     assert results.relabel(2.5)
-    assert len(results.nodes()) == 2
+    assert len(results.nodes()) == 3
     results.remove()
 
 

@@ -1,6 +1,7 @@
 """The results of scoring a volume, as nodes of the scene.
 
-Everything of one volume lies in one folder of the subject hierarchy: rarity map, label map, segmentation and table.
+Everything of one volume lies in one folder of the subject hierarchy: rarity map, label map, segmentation, table, and
+the verdict as a text that anybody can read without the module.
 The rarity map refers to the others and carries all that must be known to go on, so that results are found again after
 a scene was saved and loaded.
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from AnomalyDetectionLib.imaging.volume import Volume
@@ -26,17 +28,19 @@ from .colours import add_finding_colours, add_heat, add_legend, paint_heat
 from .facts import SHARED, facts_of
 from .findings import fill_segmentation, fill_table
 from .reviews import Review, Reviews
-from .verdict import Verdict
+from .verdict import Verdict, verdict_document
 from .volumes import add_in_place_of, ijk_to_world, set_voxels
 
 PREFIX = "AnomalyDetection."
-INPUT, LABELS, SEGMENTATION, TABLE = (PREFIX + role for role in ("Input", "Labels", "Segmentation", "Table"))
+INPUT, LABELS, SEGMENTATION, TABLE, VERDICT = (
+    PREFIX + role for role in ("Input", "Labels", "Segmentation", "Table", "Verdict")
+)
 """Roles of node references from the rarity map."""
 HEAT, FINDING_COLOURS = PREFIX + "Heat", PREFIX + "FindingColours"
 """Roles of the references to the colour nodes."""
 FOREGROUND = PREFIX + "Foreground"
 """Role of the reference to the mask of what was scored: hidden, for only writing results needs it."""
-PARTS = (LABELS, SEGMENTATION, TABLE)
+PARTS = (LABELS, SEGMENTATION, TABLE, VERDICT)
 
 
 class Results:
@@ -76,6 +80,7 @@ class Results:
         results = cls(score)
         results._add_parts(volume_node, name, result.labels)
         results._add_foreground(result.foreground, name)
+        results._add_verdict(name)
         results._fill(None, result.findings, result.threshold)
         results._file(volume_node, name)
         if former is not None:
@@ -115,6 +120,11 @@ class Results:
     def table(self) -> Any | None:
         """The vtkMRMLTableNode, one row a finding."""
         return self.score.GetNodeReference(TABLE)
+
+    @property
+    def document(self) -> Any | None:
+        """The vtkMRMLTextNode with the verdict in sentences."""
+        return self.score.GetNodeReference(VERDICT)
 
     def nodes(self) -> list[Any]:
         """The rarity map and the parts that are there."""
@@ -265,8 +275,28 @@ class Results:
         table = slicer.mrmlScene.AddNewNodeByClass(
             "vtkMRMLTableNode", _("{volume} - table of findings").format(volume=name)
         )
-        for role, node in zip((*PARTS, FINDING_COLOURS), (labels, segmentation, table, colours), strict=True):
+        roles = (LABELS, SEGMENTATION, TABLE, FINDING_COLOURS)
+        for role, node in zip(roles, (labels, segmentation, table, colours), strict=True):
             self.score.SetNodeReferenceID(role, node.GetID())
+
+    def _add_verdict(self, name: str) -> None:
+        document = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", _("{volume} - verdict").format(volume=name))
+        document.SetEncoding(vtk.VTK_ENCODING_UTF_8)
+        # A file of its own in the saved scene: otherwise a short text is an attribute of the scene's XML.
+        document.SetForceCreateStorageNode(slicer.vtkMRMLTextNode.CreateStorageNodeAlways)
+        self.score.SetNodeReferenceID(VERDICT, document.GetID())
+
+    def _fill_verdict(self, document: Any) -> None:
+        origin = (
+            _("Scored by the model {id}, version {version} ({detector}, SHA-256 {sha256}).").format(
+                id=self.fact("ModelId"),
+                version=self.fact("ModelVersion"),
+                detector=self.fact("Detector"),
+                sha256=self.fact("ModelSha256"),
+            ),
+            _("Written by {software}.").format(software=self.fact("Software")),
+        )
+        document.SetText(verdict_document(self.case, self.verdict(), origin))
 
     def _add_foreground(self, foreground: np.ndarray, name: str) -> None:
         mask = slicer.mrmlScene.AddNewNodeByClass(
@@ -288,6 +318,8 @@ class Results:
             slicer.util.arrayFromVolumeModified(self.labels)
         if self.table is not None:
             fill_table(self.table, findings, self.reviews.in_order(findings))
+        if self.document is not None:
+            self._fill_verdict(self.document)
         if self.segmentation is not None:
             if not dragging and self.labels is not None:
                 fill_segmentation(self.segmentation, self.labels, findings)
