@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,10 +16,17 @@ import numpy as np
 import pytest
 from PySide6 import QtCore, QtTest
 
+from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.models.bundle import write_bundle
 from AnomalyDetectionLib.models.catalogue import Catalogue
+from AnomalyDetectionLib.scoring.calibrate import calibrate
+from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.registry import build
+from AnomalyDetectionLib.scoring.result import ModelIdentity
 from AnomalyDetectionLib.worker.workspace import is_alive
 
-from .conftest import RESOURCES, click, load_sample, picture, run_until
+from .conftest import RESOURCES, add_volume, click, load_sample, picture, run_until
 
 
 @pytest.fixture
@@ -174,6 +182,66 @@ def test_an_image_that_is_all_one_value_fails_with_the_scorers_own_sentence(read
     finish(ready)
     assert "✗" in ready.ui.messageLabel.text and "flat" in ready.ui.messageLabel.text
     assert ready.results is None and ready.ui.scoreButton.enabled
+
+
+@pytest.fixture(scope="module")
+def judge_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of radiographs as an archive: small, and of weights that have learnt nothing."""
+    import torch
+
+    spec = InputSpec("slices", ("DX",), "radiograph", grid="frame", size=(32, 32))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        detector = build("classifier", spec, {"network": "hybrid", "weights": "random"}).eval().requires_grad_(False)
+    calibration = calibrate(detector, None, (film(seed) for seed in range(5)), device="cpu")
+    folder = tmp_path_factory.mktemp("models") / "judge"
+    write_bundle(Model(ModelIdentity("judge", "2.1.0", "", "classifier"), detector, calibration), folder)
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def film(seed: int) -> Volume:
+    """A radiograph of 48 x 40 pixels: a grey body before black."""
+    array = np.random.default_rng(seed).normal(10, 2, (1, 48, 40)).astype(np.float32)
+    array[0, 6:42, 6:34] += 60 + np.linspace(0, 120, 28, dtype=np.float32)
+    return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]), "DX", name=f"film-{seed}")
+
+
+@pytest.mark.slow
+def test_a_model_that_judges_whole_images_gives_a_verdict_and_says_that_there_is_no_map(
+    ready: Any, models: Path, judge_of_images: Path, tmp_path: Path
+) -> None:
+    import slicer
+
+    node, ui = add_volume(film(9), "film"), ready.ui
+    node.SetAttribute("AnomalyDetection.Modality", "DX")
+    ready.parameters.inputVolume = node
+    ready.models.install(str(judge_of_images))
+    click(ui.scoreButton)
+    finish(ready)
+    slicer.app.processEvents()
+    picture("whole image")
+    results = ready.results
+    assert results is not None, ui.messageLabel.text
+    assert "whole image judged, no map" in ui.verdictLabel.text and "Volume score" in ui.verdictLabel.text
+    assert "there is no map" in ui.costLabel.text and not ui.findingsTable.isVisible()
+    for control in (ui.thresholdSlider, ui.opacitySlider, ui.showMapCheck, ui.showOutlinesCheck, ui.showLabelsCheck):
+        assert not control.enabled and "there is no map" in control.toolTip
+    assert [node.GetName() for node in results.nodes()[1:]] == ["film - verdict"]
+    assert "there is no map" in results.document.GetText() and "judge, version 2.1.0" in results.document.GetText()
+    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == node.GetID() and composite.GetForegroundVolumeID() is None
+    assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(results.score) is None
+    ready.reading.export(tmp_path / "film")
+    assert json.loads((tmp_path / "film" / "report.json").read_text())["mapped"] is False
+    said = results.verdict()
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert ready.results is not None and ready.results.verdict() == said and not ui.thresholdSlider.enabled
+    ready.parameters.inputVolume = load_sample()
+    slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode").SetViewArrangement(
+        slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+    )
 
 
 # The last two take the panel away.

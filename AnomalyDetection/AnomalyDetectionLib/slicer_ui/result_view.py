@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
-from .texts import cost_text, verdict_html
+from .texts import cost_text, no_map_text, verdict_html
 from .volumes import is_single_image
 
 if TYPE_CHECKING:
@@ -42,6 +42,18 @@ class ResultView:
         self._shown = shown
         self._solid = solid
         self._filling = False
+        # What acts on a map, with what it says of itself where there is one.
+        self._of_map = [
+            (widget, widget.toolTip)
+            for widget in (
+                ui.thresholdSlider,
+                ui.opacitySlider,
+                ui.showMapCheck,
+                ui.showOutlinesCheck,
+                ui.showLabelsCheck,
+                ui.showSurfacesCheck,
+            )
+        ]
         ui.thresholdSlider.connect("valueIsChanging(double)", lambda value: dragged(value))
         ui.defaultButton.connect("clicked()", lambda: reset())
         for box in (ui.showMapCheck, ui.showOutlinesCheck, ui.showLabelsCheck):
@@ -56,6 +68,10 @@ class ResultView:
         self._ui.resultBox.setVisible(results is not None)
         flat = results is not None and results.input is not None and is_single_image(results.input)
         self._ui.showSurfacesCheck.setVisible(not flat)
+        mapped = results is None or results.mapped
+        for widget, tip in self._of_map:
+            widget.enabled = mapped
+            widget.toolTip = tip if mapped else no_map_text()
         self.refresh()
 
     def refresh(self) -> None:
@@ -65,7 +81,9 @@ class ResultView:
         verdict = self._results.verdict()
         self._ui.verdictLabel.text = verdict_html(verdict)
         default = self._results.thresholds.default
-        self._ui.costLabel.text = cost_text(verdict.threshold, verdict.false_findings_per_normal)
+        self._ui.costLabel.text = (
+            cost_text(verdict.threshold, verdict.false_findings_per_normal) if verdict.mapped else no_map_text()
+        )
         self._ui.defaultButton.text = _("Back to the model's own {default:.1f}").format(default=default)
         self._ui.defaultButton.setVisible(abs(verdict.threshold - default) > 1e-6)
 

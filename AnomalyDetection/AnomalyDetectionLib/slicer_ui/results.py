@@ -3,7 +3,8 @@
 Everything of one volume lies in one folder of the subject hierarchy: rarity map, label map, segmentation, table, and
 the verdict as a text that anybody can read without the module.
 The rarity map refers to the others and carries all that must be known to go on, so that results are found again after
-a scene was saved and loaded.
+a scene was saved and loaded.  Of a model that judges whole images there is no map: the node is hidden then, without
+colours, and has no parts but the verdict.
 """
 
 from __future__ import annotations
@@ -71,14 +72,14 @@ class Results:
             score.SetAttribute(PREFIX + key, value)
         if not np.allclose(result.rarity.ijk_to_ras, ijk_to_world(score), atol=1e-3):
             score.SetAttribute(PREFIX + "IjkToRas", json.dumps(result.rarity.ijk_to_ras.tolist()))
-        heat = add_heat(_("{volume} - rarity colours").format(volume=name))
-        score.SetNodeReferenceID(HEAT, heat.GetID())
-        paint_heat(score, heat)
-        add_legend(score)
         if former is not None:
             Reviews(former).copy_to(score)
         results = cls(score)
-        results._add_parts(volume_node, name, result.labels)
+        if result.mapped:
+            results._add_colours(name)
+            results._add_parts(volume_node, name, result.labels)
+        else:
+            score.SetHideFromEditors(True)
         results._add_foreground(result.foreground, name)
         results._add_verdict(name)
         results._fill(None, result.findings, result.threshold)
@@ -150,6 +151,11 @@ class Results:
         plane = json.loads(self.fact("Midline") or "null")
         return None if plane is None else Midline(np.array(plane[0]), np.array(plane[1]))
 
+    @cached_property
+    def mapped(self) -> bool:
+        """False for those of a model that judges whole images: they have a verdict and no map."""
+        return bool(json.loads(self.fact("Report")).get("mapped", True))
+
     def verdict(self) -> Verdict:
         """What is said of the volume as a whole, at the present threshold."""
         facts = json.loads(self.fact("Report"))
@@ -164,7 +170,7 @@ class Results:
             reasons=tuple(json.loads(self.fact("QualityReasons"))),
             notes=tuple(json.loads(self.fact("Notes"))),
             false_findings_per_normal=self.thresholds.cost(self.threshold),
-            mapped=facts.get("mapped", True),
+            mapped=self.mapped,
             probability=facts.get("probability"),
         )
 
@@ -209,6 +215,8 @@ class Results:
 
     def findings(self) -> tuple[Finding, ...]:
         """The findings at the present threshold, in the present place of the volume."""
+        if not self.mapped:
+            return ()
         return find_regions(self.rarity(), self.threshold, self.thresholds.least_size, self.midline)[1]
 
     @property
@@ -251,6 +259,12 @@ class Results:
             slicer.mrmlScene.RemoveNode(node)
         if hierarchy.GetItemAttribute(folder, PREFIX + "Folder") and not hierarchy.GetNumberOfItemChildren(folder):
             hierarchy.RemoveItem(folder)
+
+    def _add_colours(self, name: str) -> None:
+        heat = add_heat(_("{volume} - rarity colours").format(volume=name))
+        self.score.SetNodeReferenceID(HEAT, heat.GetID())
+        paint_heat(self.score, heat)
+        add_legend(self.score)
 
     def _add_parts(self, volume_node: Any, name: str, found: np.ndarray) -> None:
         labels = add_in_place_of(

@@ -20,11 +20,12 @@ DRAGGING = PREFIX + "Dragging"
 
 
 def show(results: Results, opacity: float = OPACITY) -> None:
-    """Volume behind, heat in front, findings outlined; a single image in one view, in its own plane."""
+    """Volume behind, heat (if there is a map) in front, findings outlined; a single image in its own plane's view."""
     volume = results.input
     if volume is None:
         return
-    slicer.util.setSliceViewerLayers(background=volume, foreground=results.score, label=None, foregroundOpacity=opacity)
+    heat = results.score if results.mapped else None
+    slicer.util.setSliceViewerLayers(background=volume, foreground=heat, label=None, foregroundOpacity=opacity)
     if is_single_image(volume):
         show_one_view(volume)
     fit_views()
@@ -60,7 +61,9 @@ def show_outlines(results: Results, shown: bool) -> None:
 
 
 def show_layers(results: Results, heat: bool, outlines: bool, labels: bool, opacity: float) -> None:
-    """Show or hide the heat (with its legend), the outlines and the filled labels."""
+    """Show or hide the heat (with its legend), the outlines and the filled labels, as far as there are any."""
+    if not results.mapped:
+        return
     slicer.util.setSliceViewerLayers(
         foreground=results.score if heat else None,
         foregroundOpacity=opacity,
@@ -81,8 +84,12 @@ def set_heat_opacity(results: Results | None, opacity: float) -> None:
 
 
 def is_shown(results: Results) -> bool:
-    """Whether any view has the scored volume behind the heat already."""
-    return any(node.GetForegroundVolumeID() == results.score.GetID() for node in _composites())
+    """Whether any view has the heat already, or where there is none, the scored volume."""
+    if results.mapped:
+        return any(node.GetForegroundVolumeID() == results.score.GetID() for node in _composites())
+    return results.input is not None and any(
+        node.GetBackgroundVolumeID() == results.input.GetID() for node in _composites()
+    )
 
 
 def is_dragging(results: Results) -> bool:

@@ -48,6 +48,11 @@ def cost_text(rarity: float, cost: float | None) -> str:
     return f"{meaning} {_('{cost} findings per normal scan.').format(cost=f'{cost:.2g}')}"
 
 
+def no_map_text() -> str:
+    """Why nothing can be set where a model judges whole images."""
+    return _("This model judges the whole image: there is no map, so nothing to find in it or to show over it.")
+
+
 def time_left_text(seconds: float | None) -> str:
     """ "12 s left", "3 min left", or "" while unknown."""
     if seconds is None:
