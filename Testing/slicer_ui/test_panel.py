@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -84,6 +85,20 @@ def test_only_scans_are_offered_no_results_and_no_label_maps(shown: Any, starter
     while again.GetID() != gone and len(offered(shown)) < 9:  # IDs are given again in the end
         again = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "mine")
     assert set(offered(shown)) == {"brain_flair_3mm", "mine"}
+
+
+def test_a_second_score_replaces_the_first_once_it_is_shown(shown: Any, starter_result: ScoreResult) -> None:
+    import slicer
+
+    from AnomalyDetectionLib.slicer_ui.results import Results
+
+    first = shown.results
+    shown.on_scored(first.input, starter_result)
+    run_until(lambda: first.score.GetScene() is None)
+    assert [results.score for results in Results.all()] == [shown.results.score]
+    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    assert composite.GetForegroundVolumeID() == shown.results.score.GetID()
+    assert shown.ui.findingsTable.rowCount == len(starter_result.findings)
 
 
 def test_results_are_not_offered_in_a_scene_that_was_saved_with_them(shown: Any, tmp_path: Path) -> None:
@@ -200,6 +215,60 @@ def test_nothing_of_the_panel_is_cut_off_in_slicers_narrow_column(shown: Any) ->
     shown.parameters.threshold = 2.5
     assert shown.ui.defaultButton.isVisible() and shown.ui.reviewBox.isVisible()
     assert slicer.util.getModule("AnomalyDetection").widgetRepresentation().minimumSizeHint().width() <= PANEL_WIDTH
+
+
+def ui_names(kinds: tuple[str, ...]) -> list[str]:
+    """Names of widgets of some classes, from the top of the panel to the bottom."""
+    tree = ElementTree.parse(RESOURCES / "UI" / "AnomalyDetection.ui")
+    return [widget.get("name", "") for widget in tree.iter("widget") if widget.get("class") in kinds]
+
+
+CONTROLS = (
+    *("qMRMLNodeComboBox", "QComboBox", "QPushButton", "QToolButton", "ctkSliderWidget", "QCheckBox"),
+    *("QTableWidget", "QLineEdit", "QPlainTextEdit"),
+)
+
+
+def test_every_control_says_in_a_sentence_what_it_is_for(panel: Any) -> None:
+    for name in ui_names(CONTROLS):
+        tip = getattr(panel.ui, name).toolTip
+        assert tip and tip[0].isupper(), name
+        assert name == "modelCombo" or tip.rstrip(")").endswith("."), name
+    assert "N and P" in panel.ui.findingsTable.toolTip
+    assert "N and P" in slicer_help()
+
+
+def slicer_help() -> str:
+    import slicer
+
+    return str(slicer.util.getModule("AnomalyDetection").helpText)
+
+
+def test_tab_goes_through_the_controls_from_top_to_bottom_and_out_of_table_and_log(shown: Any) -> None:
+    names = ui_names(CONTROLS)
+    widgets = {name: getattr(shown.ui, name) for name in names}
+    walked, widget = [], widgets[names[0]]
+    for _ in range(500):
+        owner = next((name for name, one in widgets.items() if one is widget or one.isAncestorOf(widget)), None)
+        if owner is not None and owner not in walked:
+            walked.append(owner)
+        widget = widget.nextInFocusChain()
+    assert walked == names
+    assert not shown.ui.findingsTable.tabKeyNavigation and shown.ui.logText.tabChangesFocus
+
+
+def test_the_models_name_fits_the_closed_list_and_the_tooltip_has_it_whole(panel: Any) -> None:
+    from PySide6 import QtGui
+
+    from AnomalyDetectionLib.slicer_ui.texts import MODEL_LETTERS, shortened
+
+    combo = panel.ui.modelCombo
+    room = combo.width - 40  # frame and arrow
+    assert QtGui.QFontMetrics(combo.font).horizontalAdvance(combo.currentText) <= room
+    assert combo.toolTip.startswith("Brain FLAIR (starter)") and "experimental" in combo.toolTip
+    long = shortened("Chest radiographs, frontal, classifier of many findings 3.1", MODEL_LETTERS)
+    assert len(long) == MODEL_LETTERS and long.startswith("Chest radiog") and long.endswith("ndings 3.1")
+    assert QtGui.QFontMetrics(combo.font).horizontalAdvance(long) <= room
 
 
 def test_the_3d_box_makes_surfaces_and_a_new_threshold_makes_them_anew(shown: Any) -> None:

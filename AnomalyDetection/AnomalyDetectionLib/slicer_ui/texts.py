@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from .verdict import Verdict
 
+MODEL_LETTERS = 26
+"""Of a model's name in the closed list: what 310 pixels of panel leave room for beside the label and the arrow."""
+
 ALARM, CALM, DOUBT = "#c0392b", "#2e7d32", "#b36b00"
 """Colours of words that are readable on light and dark panels."""
 
@@ -97,9 +100,16 @@ def _quality(verdict: str) -> str:
 
 
 def model_label(entry: Entry) -> str:
-    """A line of the list of models: title, modality and contrast, and the mark of what is only to try with."""
-    marks = model_marks(entry)
-    return f"{entry.title} – {marks}" if marks else entry.title
+    """A line of the list of models, short enough for the narrow panel; the rest is in `model_tip` and below it."""
+    return shortened(entry.title, MODEL_LETTERS)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many letters: what is too much is taken out of its middle, for names differ at the end."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
 def model_marks(entry: Entry) -> str:
@@ -116,10 +126,12 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
 
 
 def model_tip(entry: Entry) -> str:
-    """The tooltip of a model: why it cannot be used, or what it is and what was measured."""
+    """The tooltip of a model: its full name, then why it cannot be used, or what it is and what was measured."""
+    marks = model_marks(entry)
+    name = f"{entry.title} – {marks}" if marks else entry.title
     if entry.problem is not None:
-        return entry.problem
-    return "\n".join([entry.description, "", *figure_lines(entry.figures)]).strip()
+        return f"{name}\n{entry.problem}"
+    return "\n".join([name, entry.description, "", *figure_lines(entry.figures)]).strip()
 
 
 def fit_text(entry: Entry | None, modality: str) -> str:
