@@ -189,7 +189,7 @@ def judge_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of radiographs as an archive: small, and of weights that have learnt nothing."""
     import torch
 
-    spec = InputSpec("slices", ("DX",), "radiograph", grid="frame", size=(32, 32))
+    spec = InputSpec("slices", ("DX",), "radiograph", size=(32, 32))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         detector = build("classifier", spec, {"network": "hybrid", "weights": "random"}).eval().requires_grad_(False)

@@ -118,6 +118,18 @@ def test_the_legend_stands_beside_the_image_while_the_map_is_shown(shown: Any) -
     assert differing[:, 1].min() > 0.5 * with_legend.shape[1]
 
 
+def test_scoring_again_while_the_map_is_shown_makes_slicer_report_no_error(
+    shown: Any, scored: ScoreResult, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from AnomalyDetectionLib.slicer_ui.results import Results
+
+    red_picture()
+    capfd.readouterr()
+    Results.create(shown.input, scored)
+    red_picture()
+    assert "ERROR" not in capfd.readouterr().err
+
+
 def test_dragging_shows_the_label_map_and_dropping_the_outlines(shown: Any) -> None:
     import slicer
 

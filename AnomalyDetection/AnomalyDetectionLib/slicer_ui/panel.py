@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,16 +235,23 @@ class Panel(VTKObservationMixin):
         if volume_node.GetImageData().GetDimensions() != result.rarity.shape[::-1]:
             self.run.warn(_("The volume was changed while it was scored; score it again."))
             return
-        with self._quietly():  # the former results go, which is no reason to look for others
-            results = Results.create(volume_node, result)
-            self._leave_out_results()
+        former = Results.find(volume_node)
+        results = Results.add(volume_node, result)
+        self._leave_out_results()
         self.run.log(_("Scored {volume} on {device}.").format(volume=volume_node.GetName(), device=result.device))
         if volume_node is self.parameters.inputVolume:
             self.reading.adopt(results, result.findings)
-            # In a turn of its own, so that the window is not blocked for as long as both take.
-            qt.QTimer.singleShot(0, lambda: self.reading.present(results))
+            in_turns(lambda: self.reading.present(results), lambda: self._remove(former))
         else:
+            in_turns(lambda: self._remove(former))
             self.run.say(_("{volume} is scored; choose it to see the result.").format(volume=volume_node.GetName()))
+
+    def _remove(self, former: Results | None) -> None:
+        """Take results out of the scene that others have replaced, unless they have gone already."""
+        if former is not None and former.score.GetScene() is not None:
+            with self._quietly():  # which is no reason to look for others
+                former.remove()
+                self._leave_out_results()
 
     def on_failed(self, failure: Failure) -> None:
         self._refresh_fit()
@@ -292,6 +299,17 @@ class Panel(VTKObservationMixin):
         if self.reading.is_gone or self._parameters.inputVolume is None:
             self.reading.results = None
             self.follow_parameters()
+
+
+def in_turns(*steps: Callable[[], None]) -> None:
+    """Do things one a turn of the event loop, so that the window is never blocked for as long as all take."""
+
+    def turn() -> None:
+        steps[0]()
+        in_turns(*steps[1:])
+
+    if steps:
+        qt.QTimer.singleShot(0, turn)
 
 
 def user_models() -> Path:

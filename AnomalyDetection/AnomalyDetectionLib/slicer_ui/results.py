@@ -55,7 +55,18 @@ class Results:
 
     @classmethod
     def create(cls, volume_node: Any, result: ScoreResult) -> Results:
-        """Put a result into the scene, in place of what the same volume had before.
+        """Put a result into the scene, in place of what the same volume had before; see `add`."""
+        former = cls.find(volume_node)
+        results = cls.add(volume_node, result)
+        if former is not None:
+            former.remove()
+        return results
+
+    @classmethod
+    def add(cls, volume_node: Any, result: ScoreResult) -> Results:
+        """Put a result into the scene, and leave what the same volume had before for the caller to remove.
+
+        Reviews are taken over from there.
 
         Parameters
         ----------
@@ -84,8 +95,6 @@ class Results:
         results._add_verdict(name)
         results._fill(None, result.findings, result.threshold)
         results._file(volume_node, name)
-        if former is not None:
-            former.remove()
         return results
 
     @classmethod
@@ -254,7 +263,8 @@ class Results:
         # All are held until the end: the scene must not delete a node while it removes it.
         colours = [node for role in (HEAT, FINDING_COLOURS) if (node := self.score.GetNodeReference(role)) is not None]
         mask = [] if self.foreground is None else [self.foreground]
-        doomed = [part for node in (*reversed(self.nodes()), *mask, *colours) for part in (*_helpers_of(node), node)]
+        # Each goes before its display: a volume that is still shown would at once be given another (120 ms at 256³).
+        doomed = [part for node in (*reversed(self.nodes()), *mask, *colours) for part in (node, *_helpers_of(node))]
         for node in doomed:
             slicer.mrmlScene.RemoveNode(node)
         if hierarchy.GetItemAttribute(folder, PREFIX + "Folder") and not hierarchy.GetNumberOfItemChildren(folder):
