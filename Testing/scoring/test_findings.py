@@ -115,12 +115,13 @@ def test_the_cost_of_a_threshold_is_the_number_of_regions_there() -> None:
     assert at == {2.0: 3, 3.0: 3, 3.1: 2, 4.0: 2, 5.0: 1, 5.1: 0}
 
 
-def test_the_default_threshold_leaves_at_most_one_finding_on_every_normal_of_a_small_set() -> None:
+def test_the_default_threshold_leaves_at_most_one_false_finding_a_normal_on_average() -> None:
     def counts(last_level_with_two: float) -> np.ndarray:
         return np.where(last_level_with_two + 1e-6 >= LEVELS, 2, 0).astype(np.int32)
 
     threshold = Threshold.fit([counts(3.0), counts(3.4), counts(2.8)], LeastSize())
-    assert threshold.default == pytest.approx(3.5)
+    assert threshold.default == pytest.approx(3.1)
+    assert threshold.cost(3.0) == pytest.approx(4 / 3)
     assert threshold.cost(3.2) == pytest.approx(2 / 3)
     assert threshold.cost(3.5) == 0.0
     assert threshold.cost(20.0) == 0.0

@@ -112,8 +112,8 @@ class ThresholdSection(_Section):
     Attributes
     ----------
     method
-        "normals": findings leave at most one false one on nearly every calibration normal, and a case is called
-        abnormal beyond 95 % of them.  "roc": both are chosen on the cases of the split validate, by Youden's index (the
+        "normals": calibration normals show at most one false finding on average, and a case is called abnormal beyond
+        95 % of them.  "roc": both are chosen on the cases of the split validate, by Youden's index (the
         findings' only where masks are given); that split then needs normal and abnormal cases.
     sensitivity, specificity
         For "roc", instead of Youden's index: a case is called abnormal from the score on that reaches this sensitivity
