@@ -31,6 +31,7 @@ BUILT_IN: dict[str, Registered] = {
     "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
     "classifier": Registered("AnomalyDetectionLib.detectors.classifier:Classifier"),
     "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
+    "feature_autoencoder": Registered("AnomalyDetectionLib.detectors.feature_autoencoder:FeatureAutoencoder"),
     "features": Registered("AnomalyDetectionLib.detectors.features:Features"),
     "fusion": Registered("AnomalyDetectionLib.detectors.fusion:Fusion"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
