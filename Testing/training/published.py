@@ -16,6 +16,14 @@ NIH_2017 = (
 NIH_2020 = NIH_2017.rstrip(",").replace("Patient Gender", "Patient Sex")
 NIH_BOXES = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 
+MURA_STUDIES = [  # part, region, patient, study, label, images
+    *(("train", "WRIST", number, 1, number % 2, 1) for number in range(1, 11)),
+    ("train", "ELBOW", 11, 1, 0, 2),
+    ("train", "ELBOW", 11, 2, 1, 1),
+    ("valid", "WRIST", 90, 1, 0, 1),
+    ("valid", "HAND", 91, 1, 1, 2),
+]
+
 
 def write_text(path: Path, *lines: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,3 +76,20 @@ def write_nih(
 def nih_row(image: str, findings: str, age: str = "57", *, sex: str = "M", view: str = "PA", end: str = "") -> str:
     patient, follow_up = int(image[:8]), int(image[9:12])
     return f"{image},{findings},{follow_up},{patient},{age},{sex},{view},2682,2749,0.143,0.143{end}"
+
+
+def write_mura(folder: Path, studies: Sequence[tuple[str, str, int, int, int, int]] = MURA_STUDIES) -> Path:
+    """MURA v1.1 of these studies; returns its own folder."""
+    root = folder / "MURA-v1.1"
+    images, labels = {"train": [], "valid": []}, {"train": [], "valid": []}
+    for part, region, patient, study, label, count in studies:
+        word = "positive" if label else "negative"
+        place = f"MURA-v1.1/{part}/XR_{region}/patient{patient:05d}/study{study}_{word}/"
+        labels[part].append(f"{place},{label}")
+        for number in range(1, count + 1):
+            images[part].append(f"{place}image{number}.png")
+            write_picture(folder / place / f"image{number}.png", patient * 10 + study * 3 + number)
+    for part in images:
+        write_text(root / f"{part}_image_paths.csv", *images[part])
+        write_text(root / f"{part}_labeled_studies.csv", *labels[part])
+    return root

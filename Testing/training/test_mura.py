@@ -5,35 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from training.published import write_picture, write_text
+from training.published import write_mura
 
 from AnomalyDetectionLib.cli.main import main
 from AnomalyTrainingLib.cohorts.checks import check_cohort
 from AnomalyTrainingLib.cohorts.manifest import Cohort, read_manifest
-
-STUDIES = [  # part, region, patient, study, label, images
-    *(("train", "WRIST", number, 1, number % 2, 1) for number in range(1, 11)),
-    ("train", "ELBOW", 11, 1, 0, 2),
-    ("train", "ELBOW", 11, 2, 1, 1),
-    ("valid", "WRIST", 90, 1, 0, 1),
-    ("valid", "HAND", 91, 1, 1, 2),
-]
-
-
-def write_mura(folder: Path) -> Path:
-    root = folder / "MURA-v1.1"
-    images, labels = {"train": [], "valid": []}, {"train": [], "valid": []}
-    for part, region, patient, study, label, count in STUDIES:
-        word = "positive" if label else "negative"
-        place = f"MURA-v1.1/{part}/XR_{region}/patient{patient:05d}/study{study}_{word}/"
-        labels[part].append(f"{place},{label}")
-        for number in range(1, count + 1):
-            images[part].append(f"{place}image{number}.png")
-            write_picture(folder / place / f"image{number}.png", patient * 10 + study * 3 + number)
-    for part in images:
-        write_text(root / f"{part}_image_paths.csv", *images[part])
-        write_text(root / f"{part}_labeled_studies.csv", *labels[part])
-    return root
 
 
 def mura(source: Path, out: Path, *options: str) -> Cohort:
