@@ -213,6 +213,8 @@ class Features(Detector):
         if reservoir is None or self._cases <= self.neighbours:
             raise InputError(f"features: {self._cases} normals are too few for {self.neighbours} nearest neighbours.")
         filled = torch.from_numpy(reservoir.filled)
+        if not filled.any():
+            raise InputError("features: no place of the input lies half in the foreground; take a finer input.size.")
         held = slice(0, int(filled.max()))
         self.projection.fit(reservoir.values, reservoir.filled)
         vectors = self.projection.of_stored(reservoir.values[:, held])
