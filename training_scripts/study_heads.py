@@ -158,8 +158,9 @@ methods; they say nothing about patients. Plaques are brighter here than in the 
 LEARNED = """\
 Learned models trained on anatomies 1 to 6, chose their epoch on 7 and were calibrated on 8 and 9 (20 normals). The
 autoencoders are small: slices of 112 x 96 pixels of 2 mm, 4 mm apart, 10 epochs at a learning rate of 0.001, three
-minutes of one core each; that is far below what the recipe prescribes. `restore` is the recipe `brain_restore` as it is, forty minutes of one busy core. `unet` is no detector of
-anomalies but the ceiling: it was shown the lesions of anatomies 1 to 6 (6 epochs, fourteen minutes)."""
+minutes of one core each; that is far below what the recipe prescribes. `restore` is the recipe `brain_restore` as it
+is, forty minutes of one busy core. `unet` is no detector of anomalies but the ceiling: it was shown the lesions of
+anatomies 1 to 6 (6 epochs, fourteen minutes)."""
 
 FITTED = "`zscore` and the baselines were fitted to anatomies 1 to 6 and calibrated on 8 and 9 (20 normals)."
 
