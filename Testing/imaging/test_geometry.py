@@ -86,6 +86,16 @@ def test_a_smooth_image_survives_the_way_to_a_canonical_grid_and_back(affine: np
     assert np.abs(back - array).max() < 1e-4
 
 
+def test_an_affine_with_entries_next_to_nothing_is_resampled_as_if_they_were_0() -> None:
+    tiny = -2.22507386e-308
+    affine = np.eye(4)
+    affine[:3, :3] = [[1.0, tiny, tiny], [tiny, -2.22e-16, -1.0], [tiny, -1.0, -2.22e-16]]
+    grid = Grid((6, 7, 8), affine)
+    array = np.arange(6 * 7 * 8, dtype=np.float32).reshape(grid.shape)
+    canonical = Canonical.of(grid).grid(grid)
+    assert np.allclose(resample(resample(array, grid, canonical), canonical, grid), array, atol=1e-3)
+
+
 def test_a_voxel_on_the_patients_left_has_negative_r_in_every_geometry() -> None:
     for signs in ([1, 1, 1], [-1, 1, 1], [-1, -1, 1], [1, 1, -1]):
         affine = np.diag([*(np.array(signs) * 2.0), 1.0])

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SHEAR_TOLERANCE = 1e-3
 """Largest |cosine| between two voxel axes that counts as a right angle (0.06 degrees; float32 headers reach 1e-6)."""
 
+NEXT_TO_NOTHING = 1e-12
+"""Direction cosines below it are 0: over a metre of voxels they move nothing by a millionth of a millimetre."""
+
 _FLIP_XY = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -174,8 +177,18 @@ def to_sitk(array: NDArray, grid: Grid) -> sitk.Image:
     lps = ras_lps(grid.ijk_to_ras)
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetSpacing(grid.spacing)
-    image.SetDirection((lps[:3, :3] / np.array(grid.spacing)).ravel().tolist())
+    image.SetDirection(_direction(grid))
     return image
+
+
+def _direction(grid: Grid) -> list[float]:
+    """Direction cosines (LPS, row by row) as ITK takes them.
+
+    What is next to nothing becomes 0: with cosines such as 1e-308 ITK's decomposition of the matrix goes wrong, and
+    resampling finds every voxel outside the image.
+    """
+    cosines = ras_lps(grid.ijk_to_ras)[:3, :3] / np.array(grid.spacing)
+    return np.where(np.abs(cosines) < NEXT_TO_NOTHING, 0.0, cosines).ravel().tolist()
 
 
 def grid_of(image: sitk.Image, name: str = "image") -> Grid:
@@ -228,7 +241,7 @@ def resample(
     resampler.SetSize([int(n) for n in target.shape[::-1]])
     resampler.SetOutputOrigin(reference_lps[:3, 3].tolist())
     resampler.SetOutputSpacing(target.spacing)
-    resampler.SetOutputDirection((reference_lps[:3, :3] / np.array(target.spacing)).ravel().tolist())
+    resampler.SetOutputDirection(_direction(target))
     resampler.SetTransform(transform)
     resampler.SetInterpolator(sitk.sitkNearestNeighbor if nearest or is_mask else sitk.sitkLinear)
     resampler.SetDefaultPixelValue(float(outside))
