@@ -39,3 +39,11 @@ def metrics_of(folder: Path) -> dict:
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown."""
     return [" | ".join(("", *cells, "")).strip() for cells in (headings, ["---"] * len(headings), *rows)]
+
+
+def figure(found: dict) -> str:
+    """'0.81 (0.70 to 0.90)', or a dash where it is not defined."""
+    if found["value"] is None:
+        return "–"
+    interval = f" ({found['low']:.2f} to {found['high']:.2f})" if found["low"] is not None else ""
+    return f"{found['value']:.2f}{interval}"

@@ -10,15 +10,13 @@ one that has ended is not done again.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import _environment
+from _study import anomaly, figure, metrics_of, table
 
 FOLDS = 5
 CHOSEN_ON = 1
@@ -65,15 +63,11 @@ def main() -> int:
 
 
 def cross_validate(name: str, cohort: Path, out: Path) -> None:
-    """Run the command line, unless it has ended; ends the study where it fails."""
+    """Run the command line, unless it has ended."""
     if (out / "metrics.json").exists():
         return
     sets = [word for change in METHODS[name].changes for word in ("--set", change)]
-    words = ["crossval", METHODS[name].recipe, "--cohort", cohort, "--folds", FOLDS, "--out", out, "--resume", *sets]
-    print("slicer-anomaly", *words, flush=True)
-    code = subprocess.call([sys.executable, "-m", "AnomalyDetectionLib.cli", *map(str, words)])
-    if code:
-        sys.exit(code)
+    anomaly("crossval", METHODS[name].recipe, "--cohort", cohort, "--folds", FOLDS, "--out", out, "--resume", *sets)
 
 
 INTRODUCTION = f"""\
@@ -100,7 +94,7 @@ HEADS = ("method", "AUROC", "view-stratified AUROC", "PA", "AP")
 
 def page(places: dict[str, Path]) -> str:
     """The study's tables in Markdown."""
-    pooled = {name: read(place / "metrics.json") for name, place in places.items()}
+    pooled = {name: metrics_of(place) for name, place in places.items()}
     first = next(iter(places))
     rows = [
         row(label(name, method), method)
@@ -117,11 +111,11 @@ def page(places: dict[str, Path]) -> str:
         "",
         "## Headline: mean ± SD over the folds that nothing was chosen on",
         "",
-        *table(headline),
+        *table(HEADS, headline),
         "",
         f"## All folds pooled: {cohort['normal']} normal and {cohort['abnormal']} abnormal images",
         "",
-        *table(rows),
+        *table(HEADS, rows),
         "",
     ]
     return "\n".join(lines)
@@ -149,28 +143,12 @@ def headline_row(name: str, place: Path) -> list[str]:
     for number in range(1, FOLDS + 1):
         if number == METHODS[name].chosen_on:
             continue
-        methods = read(place / "folds" / str(number) / "evaluation" / "metrics.json")["methods"].values()
+        methods = metrics_of(place / "folds" / str(number) / "evaluation")["methods"].values()
         model = next(method for method in methods if method["kind"] == "model")
         for column, found in zip(columns, figures(model), strict=True):
             if found["value"] is not None:
                 column.append(found["value"])
     return [name, *(f"{statistics.fmean(c):.3f} ± {statistics.stdev(c):.3f}" if len(c) > 1 else "–" for c in columns)]
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def figure(found: dict) -> str:
-    """'0.81 (0.70 to 0.90)', or a dash where it is not defined."""
-    if found["value"] is None:
-        return "–"
-    interval = f" ({found['low']:.2f} to {found['high']:.2f})" if found["low"] is not None else ""
-    return f"{found['value']:.2f}{interval}"
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    return [" | ".join(("", *cells, "")).strip() for cells in (HEADS, ["---"] * len(HEADS), *rows)]
 
 
 if __name__ == "__main__":

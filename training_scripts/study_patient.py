@@ -1,4 +1,4 @@
-"""Judge models on one real patient, beside plain intensity: a sanity check that chooses nothing.
+"""Judge models on one real patient, beside the baselines they carry: a sanity check that chooses nothing.
 
     python3 training_scripts/study_patient.py IMAGE MASK BUNDLE [BUNDLE ...] --out DIR [--page PAGE.md]
 
@@ -20,10 +20,11 @@ COLUMNS = (("voxel AP", "average_precision"), ("Dice", "dice"), ("best Dice (ora
 """Heading and voxel metric of the table's columns."""
 
 PREFACE = """\
-One real patient (skull-stripped, 1 mm), scored by models that saw simulated brains of 2 mm only. It chooses nothing,
-and one patient is no test set: read it as a check that the maps mean something outside the simulation. Dice is at the
-threshold fixed on the models' calibration normals, the best Dice is an oracle's. Baselines are those stored with the
-model they stand under.
+One real patient with multiple sclerosis (FLAIR, skull-stripped, 1 mm; Lesjak et al., Neuroinformatics 2017, CC-BY 4.0),
+scored by models that saw simulated brains of 2 or 3 mm only. The patient chooses nothing, and one patient is no test
+set: read it as a check that the maps mean something outside the simulation. Dice is at the threshold fixed on the
+models' calibration normals, the best Dice is an oracle's. Baselines are those stored with the model they stand under.
+The models are those of [heads.md](heads.md), and the starter model that ships with the module.
 
 This page is written by `training_scripts/study_patient.py`."""
 
@@ -70,7 +71,7 @@ def row(name: str, method: dict, bundle: str) -> list[str]:
     if None in figures:
         return []
     title = f"**{bundle}**" if method["kind"] == "model" else name
-    return [title, *(f"{figure:.2f}" for figure in figures)]
+    return [title, *(f"{figure:.3f}" for figure in figures)]
 
 
 if __name__ == "__main__":
