@@ -25,6 +25,7 @@ from AnomalyDetectionLib.scoring.scorer import Scorer
 CONFIG = """
 name: tiny
 detector: denoising
+few_normals: true
 options: {widths: [8, 16], norm: none, resolution: 4, erosion: 1, median: 3}
 input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
 training: {epochs: 8, batch: 4, learning_rate: 0.005, augment: {on: false}}

@@ -25,6 +25,7 @@ from AnomalyTrainingLib.training.config import read_config
 CONFIG = """
 name: tiny
 detector: feature_autoencoder
+few_normals: true
 options: {backbone: efficientnet-lite0, levels: [1, 2], stride: 2, widths: [16, 32]}
 input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
 training: {epochs: 6, batch: 8, learning_rate: 0.003, augment: {on: false}}

@@ -26,6 +26,7 @@ SPEC = InputSpec("2.5d", ("MR",), "mr-robust", spacing=(6.0, 6.0, 6.0), size=(40
 CONFIG = """
 name: tiny-restore
 detector: restore
+few_normals: true
 options: {widths: [8, 16, 32]}
 input: {kind: 2.5d, neighbours: 1, modalities: [MR], grid: own, spacing: [6.0, 6.0, 6.0], size: [40, 40]}
 training: {epochs: 5, batch: 8, learning_rate: 0.003}

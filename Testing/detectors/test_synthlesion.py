@@ -30,6 +30,7 @@ SMALL = {"widths": [4, 8]}
 CONFIG = """
 name: tiny
 detector: synthlesion
+few_normals: true
 options: {widths: [4, 8]}
 input: {kind: patches, modalities: [MR], intensity: mr-robust, grid: own, spacing: [6.0, 6.0, 6.0], size: [16, 16, 16]}
 training: {epochs: 2, batch: 4, patches_per_case: 4, learning_rate: 0.01}

@@ -146,6 +146,8 @@ def test_cross_validation_judges_every_case_once_by_a_model_that_had_not_seen_it
     out = tmp_path / "out"
     settings = ("--set", "options.smooth=1.5")
     assert crossval(manifest, out, *settings) == 0
+    said = capsys.readouterr().err
+    assert all(f"warning: Fold {n} of 2: The model is fitted to only 5 normals" in said for n in (1, 2))
     document, summary = read_metrics(out), json.loads((out / "crossval.json").read_text())
     assert fault(summary, "crossval") == "" and summary["config"]["options"] == {"smooth": 1.5, "shading": 0.0}
     names = [row["case"] for row in document["cases"]["zscore"]]

@@ -20,6 +20,7 @@ TINY = (
     "input.size=[32, 32]",
     "input.spacing=[6.0, 6.0, 6.0]",
     "training.epochs=2",
+    "few_normals=true",
     "training.augment.on=false",
     "baselines=[random, voxel_intensity]",
 )

@@ -185,6 +185,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CONFIG = """
 name: tiny
 detector: autoencoder
+few_normals: true
 options: {widths: [4, 8], latent: 8}
 input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
 training: {epochs: 2, batch: 8, learning_rate: 0.003}

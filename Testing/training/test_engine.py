@@ -40,6 +40,7 @@ from AnomalyTrainingLib.training.gradient import validation_split
 CONFIG = """
 name: tiny
 detector: autoencoder
+few_normals: true
 options: {widths: [4, 8], latent: 8, dropout: 0.1, variational: true, kl_weight: 1.0e-4, kl_warmup_epochs: 1}
 input: {kind: slices, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
 training: {epochs: 4, batch: 8, learning_rate: 0.003, plateau_patience: 0}

@@ -22,6 +22,7 @@ SPEC = InputSpec("2.5d", ("MR",), "mr-robust", spacing=(8.0, 8.0, 8.0), size=(32
 CONFIG = """
 name: tiny-restore
 detector: restore
+few_normals: true
 options: {widths: [4, 8]}
 input: {kind: 2.5d, neighbours: 1, modalities: [MR], grid: own, spacing: [8.0, 8.0, 8.0], size: [32, 32]}
 training: {epochs: 3, batch: 8, learning_rate: 0.003}

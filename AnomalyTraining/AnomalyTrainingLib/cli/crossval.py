@@ -42,16 +42,12 @@ def run(args: argparse.Namespace) -> int:
     from ..cohorts.channels import channel_of_config
     from ..cohorts.checks import check_cohort
     from ..cohorts.manifest import read_manifest
-    from ..cohorts.splits import folds
-    from ..evaluation.crossval import Plan, check_folder, cross_validate
+    from ..evaluation.crossval import Plan, check_folder, cross_validate, divide
     from ..evaluation.run import Settings
     from ..training.roles import learns_from_abnormal
 
     config = chosen_configuration(args)
     cohort = channel_of_config(read_manifest(args.cohort), config.input.channels)
-    supervised = learns_from_abnormal(config)
-    # Refused before a folder is made.
-    folds(cohort, args.folds, group=args.group, seed=args.seed, supervised=supervised)
     cluster = args.cluster or args.group
     settings = Settings(cluster=cluster, device=args.device, seed=args.seed)
     plan = Plan(
@@ -63,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         resamples=args.resamples,
         subgroups=chosen_subgroups(args.subgroups, cohort),
     )
+    divide(plan, cohort)  # refuses what cannot be trained before a folder is made
     check_folder(plan, cohort, args.out, resume=args.resume)
     choose_device(args.device, 0)
     with Progress(args.progress) as progress:
@@ -70,11 +67,18 @@ def run(args: argparse.Namespace) -> int:
         def watch(stage: str, share: float) -> None:
             progress(stage, 0.0)  # of the whole, checking is next to nothing
 
-        for oddity in check_cohort(cohort, needs=(0, 1) if supervised else (0,), progress=watch).texts("warning"):
+        needs = (0, 1) if learns_from_abnormal(config) else (0,)
+        for oddity in check_cohort(cohort, needs=needs, progress=watch).texts("warning"):
             progress.warn(oddity)
         with OutputFolder(args.out) as folder:
             folder.clear_leftovers()
             _, document, failed = cross_validate(
-                plan, cohort, args.out, resume=args.resume, progress=progress, event=progress.event
+                plan,
+                cohort,
+                args.out,
+                resume=args.resume,
+                progress=progress,
+                event=progress.event,
+                warn=progress.warn,
             )
         return conclude(args.out, document, failed, progress)

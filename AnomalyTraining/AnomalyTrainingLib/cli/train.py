@@ -20,6 +20,9 @@ patients, to tell when to stop.  A run that was stopped, or killed, goes on with
 they train, --progress json has events "training" with `epoch`, `step` of `steps`, `train_loss`, `validation_loss` (null
 within an epoch), `eta_s` and `memory_bytes`.
 
+To fewer than 20 normals only zscore and features (nearest neighbours) are fitted, with a warning; others with
+`--set few_normals=true`, to try something out, and the model card says so.
+
 `fusion` is fitted to nobody: it adds up what models that there are already find rare (`--set
 options.members=[BUNDLE,BUNDLE]`), and is calibrated on the split calibrate, which none of them may have learnt from.
 
@@ -73,12 +76,14 @@ def run(args: argparse.Namespace) -> int:
     from AnomalyTrainingLib.cohorts.checks import check_cohort
     from AnomalyTrainingLib.cohorts.manifest import read_manifest
     from AnomalyTrainingLib.evaluation.baselines.fit import attach_baselines
+    from AnomalyTrainingLib.training.few_normals import check_enough_normals
     from AnomalyTrainingLib.training.roles import Roles
     from AnomalyTrainingLib.training.run import check_place, train
 
     config = chosen_configuration(args)
     cohort = channel_of_config(read_manifest(args.cohort), config.input.channels)
     roles = Roles.of(cohort, config)  # refuses a cohort without the normals it needs before a folder is made
+    check_enough_normals(cohort, config, roles)
     check_place(config, cohort, args.out, seed=args.seed, resume=args.resume)
     choose_device(args.device, 0)
     needs = (0, 1) if any(case.label for case in roles.train) else (0,)
@@ -88,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         report = check_cohort(cohort, needs=needs, skip_unreadable=args.skip_unreadable, progress=progress)
         for oddity in report.texts("warning"):
             progress.warn(oddity)
-        Roles.of(report.cohort, config)
+        check_enough_normals(report.cohort, config, Roles.of(report.cohort, config))
         with _nothing_left(args.out), _enough_memory(config.training.batch), OutputFolder(args.out) as folder:
             folder.clear_leftovers()
             model = train(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from AnomalyDetectionLib.scoring.model import Model
 from ..cohorts.manifest import Case, Cohort, read_manifest, write_manifest
 from ..cohorts.splits import folds
 from ..training.config import TrainConfig
-from ..training.roles import learns_from_abnormal
+from ..training.few_normals import check_enough_normals
+from ..training.roles import Roles, learns_from_abnormal
 from ..training.run import train
 from .baselines.fit import attach_baselines
 from .intervals import RESAMPLES
@@ -84,6 +86,7 @@ def cross_validate(
     resume: bool = False,
     progress: Progress = lambda stage, fraction: None,
     event: Callable[..., None] = lambda name, **fields: None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """Train and evaluate every fold, pool the cases and write all files.
 
@@ -93,6 +96,8 @@ def cross_validate(
         The folder; exists, and this run is the only one at work in it.
     event
         Called with "training" and "case" events, each with its `fold`.
+    warn
+        Called with the sentences that `train` warns with, each with its fold.
 
     Returns
     -------
@@ -104,11 +109,11 @@ def cross_validate(
     InputError
         If the folds cannot be made, a fold cannot be trained or judged, or the folder holds another cross-validation.
     """
-    divided = folds(cohort, plan.folds, group=plan.group, seed=plan.seed, supervised=learns_from_abnormal(plan.config))
+    divided = divide(plan, cohort)
     identity = _identity(plan, cohort)
     begin(out / CROSSVAL_NAME, WHAT, identity, resume)
     try:
-        done = _all_folds(plan, divided, out, progress, event)
+        done = _all_folds(plan, divided, out, progress, event, warn)
     except InputError:
         _take_away_if_nothing_was_made(out)
         raise
@@ -126,6 +131,34 @@ def cross_validate(
     write_evaluation(document, out)
     write_summary(summary, out / CROSSVAL_NAME)
     return summary, document, failed
+
+
+def divide(plan: Plan, cohort: Cohort) -> list[list[Case]]:
+    """The cases of every fold, each with its split; a fold that cannot be trained is refused before any is.
+
+    Raises
+    ------
+    InputError
+        If the folds cannot be made, or one leaves too few cases for a role, or normals to learn from.
+    """
+    supervised = learns_from_abnormal(plan.config)
+    divided = folds(cohort, plan.folds, group=plan.group, seed=plan.seed, supervised=supervised)
+    for number, cases in enumerate(divided, 1):
+        with _named(number, plan):
+            fold = replace(cohort, cases=tuple(cases))
+            check_enough_normals(fold, plan.config, Roles.of(fold, plan.config))
+    return divided
+
+
+@contextmanager
+def _named(number: int, plan: Plan) -> Iterator[None]:
+    """Say of bad input in which fold it was met."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except InputError as error:
+        raise InputError(f"Fold {number} of {plan.folds}: {error}") from error
 
 
 def check_folder(plan: Plan, cohort: Cohort, out: Path, *, resume: bool) -> None:
@@ -155,7 +188,12 @@ def write_summary(summary: Mapping[str, Any], path: Path) -> None:
 
 
 def _all_folds(
-    plan: Plan, divided: Sequence[Sequence[Case]], out: Path, progress: Progress, event: Callable[..., None]
+    plan: Plan,
+    divided: Sequence[Sequence[Case]],
+    out: Path,
+    progress: Progress,
+    event: Callable[..., None],
+    warn: Callable[[str], None],
 ) -> list[Fold]:
     done = []
     for number, cases in enumerate(divided, 1):
@@ -163,12 +201,11 @@ def _all_folds(
         def watch(stage: str, part: float, number: int = number) -> None:
             progress(f"fold {number}: {stage}", (number - 1 + part) / plan.folds)
 
-        try:
-            done.append(_fold(plan, number, cases, out, watch, event))
-        except OutputError:
-            raise
-        except InputError as error:
-            raise InputError(f"Fold {number} of {plan.folds}: {error}") from error
+        def warn_of(sentence: str, number: int = number) -> None:
+            warn(f"Fold {number} of {plan.folds}: {sentence}")
+
+        with _named(number, plan):
+            done.append(_fold(plan, number, cases, out, watch, event, warn_of))
     return done
 
 
@@ -180,7 +217,13 @@ def _take_away_if_nothing_was_made(out: Path) -> None:
 
 
 def _fold(
-    plan: Plan, number: int, cases: Sequence[Case], out: Path, progress: Progress, event: Callable[..., None]
+    plan: Plan,
+    number: int,
+    cases: Sequence[Case],
+    out: Path,
+    progress: Progress,
+    event: Callable[..., None],
+    warn: Callable[[str], None],
 ) -> Fold:
     """Train and evaluate one fold, or what is left of it to do."""
     folder = out / "folds" / str(number)
@@ -197,6 +240,7 @@ def _fold(
         resume=(folder / "run" / "run.json").exists(),
         progress=lambda stage, _: progress(stage, 0.0),
         events=lambda fields: event("training", fold=number, **fields),
+        warn=warn,
         finish=attach_baselines,
     )
     place = folder / "evaluation"

@@ -38,6 +38,7 @@ CHANGES = (
 
 AUTOENCODER_CHANGES = (
     "calibration.method=split",
+    "few_normals=true",  # a plan may have fewer than 20; the model's card then says so
     "baselines=[untrained]",  # the others are those of the z-score model, and that itself
     "input.spacing=[2.0, 2.0, 3.0]",
     "input.size=[112, 96]",

@@ -240,6 +240,9 @@ class TrainConfig(_Section):
         Keyword arguments of the detector.
     baselines
         Those that are fitted on the same normals and stored with the model; `all` and `none` are names for lists.
+    few_normals
+        True trains on fewer than 20 normals all the same, to try something out; the model card then says so.  Without
+        it only zscore and nearest neighbours (`features`) are fitted to so few.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
@@ -253,6 +256,7 @@ class TrainConfig(_Section):
     calibration: CalibrationSection = CalibrationSection()
     training: TrainingSection = TrainingSection()
     baselines: tuple[BaselineName, ...] = get_args(BaselineName)
+    few_normals: bool = False
 
     @field_validator("baselines", mode="before")
     @classmethod

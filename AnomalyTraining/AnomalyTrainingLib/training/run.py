@@ -31,6 +31,7 @@ from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
 from .calibrating import as_model, held_out, out_of_fold
 from .config import TrainConfig
 from .deciding import decided
+from .few_normals import check_enough_normals
 from .fusing import fuse, without_folders
 from .provenance import data_facts, run_facts
 from .roles import Roles
@@ -67,7 +68,7 @@ def train(
     finish
         Called with the calibrated model before it is written.
     warn
-        Called with a sentence where something was not possible as configured.
+        Called with a sentence where something was not possible as configured, or the normals are few.
 
     Raises
     ------
@@ -80,6 +81,9 @@ def train(
     started = time.monotonic()
     cohort = channel_of_config(cohort, config.input.channels)
     roles = Roles.of(cohort, config)
+    few = check_enough_normals(cohort, config, roles)
+    if few:
+        warn(few)
     state = _begin(out, _identity(config, cohort, seed), resume)
     if state["state"] == "done":
         return load_bundle(out / "model")
@@ -92,7 +96,8 @@ def train(
         calibration = held_out(config, fitted, roles.calibrate, device, progress)
     model = as_model(config, fitted, calibration, roles)
     data = data_facts(cohort, (*roles.train, *roles.calibrate))
-    model = replace(model, info={**model.info, "data": data})
+    training = {**model.info["training"], **({"few normals": few} if few else {})}
+    model = replace(model, info={**model.info, "training": training, "data": data})
     if roles.decide:
         model, warning = decided(model, config.threshold, roles.decide, device, progress)
         if warning:
