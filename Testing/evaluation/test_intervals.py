@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from AnomalyTrainingLib.evaluation.calibration_check import NOMINAL, check_calibration
+from AnomalyTrainingLib.evaluation.calibration_check import NOMINAL, check_calibration, check_folds
 from AnomalyTrainingLib.evaluation.curves import ranking_metrics
 from AnomalyTrainingLib.evaluation.intervals import Bootstrap, Figure, clopper_pearson, share, verdict
 
@@ -140,3 +140,16 @@ def test_too_few_normals_confirm_nothing_but_can_still_fail():
     assert "no held-out normal" in check_calibration([], 30).sentence
     with pytest.raises(ValueError, match="calibration normals"):
         check_calibration([0.5], 0)
+
+
+def test_p_values_of_folds_are_held_against_the_calibration_normals_of_each() -> None:
+    # Of 18 normals the least p is 1/19, which is above 0.05; of 39 it is 0.025, and two of forty are at or below 0.05.
+    check = check_folds([([n / 19 for n in range(1, 20)], 18), ([n / 40 for n in range(1, 41)], 39)])
+    assert [rate.count for rate in check.rates] == [2, 1 + 4, 3 + 8] and check.passed
+    assert check.rates[0].expected == pytest.approx((19 * 0 + 40 * 0.05) / 59)
+    assert check.calibration_n == 18 and check.least_p == 1 / 40
+    assert "With 18 to 39 calibration normals no p-value is below 0.025" in check.sentence
+    assert check_folds([([0.05], 18), ([], 18)]).verdict == "too small", "a value that no fold can give"
+    one, halves = [0.025] * 12 + [0.5] * 88, [([0.025] * 6 + [0.5] * 44, 39)] * 2
+    assert check_calibration(one, 39).verdict == "agrees", "one calibration sample may lie so"
+    assert check_folds(halves * 4).verdict == "too small", "eight do not all"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import betabinom
 
 from .intervals import LEVEL, Figure, share
@@ -63,7 +64,7 @@ class CalibrationCheck:
     normals
         Held-out normals that were judged.
     calibration_n, least_p
-        Calibration normals behind the p-values, and 1 / (n + 1), the least p there is.
+        Calibration normals behind the p-values, the fewest where folds differ, and the least p that any can have.
     verdict
         "agrees", "too small", "too large" or "cannot tell".
     sentence
@@ -95,48 +96,64 @@ class CalibrationCheck:
 
 
 def check_calibration(p_values: Sequence[float], calibration_n: int, *, level: float = LEVEL) -> CalibrationCheck:
-    """Check the conformal p-values of held-out normals.
+    """Check the conformal p-values of held-out normals, all against one sample of calibration normals.
+
+    Parameters and errors as of `check_folds`.
+    """
+    return check_folds([(p_values, calibration_n)], level=level)
+
+
+def check_folds(folds: Sequence[tuple[Sequence[float], int]], *, level: float = LEVEL) -> CalibrationCheck:
+    """Check the conformal p-values of held-out normals, fold by fold against calibration normals of its own.
 
     With n calibration normals, of m further ones from the same population the number with p <= alpha is beta-binomial
     with floor(alpha (n + 1)) and the rest as parameters: the binomial spread of the m and that of the calibration
-    sample (Vovk, ACML 2012).  A rate disagrees where the count lies in either tail of (1 - level) / 2 of that.
+    sample (Vovk, ACML 2012).  The numbers of the folds add up as independent ones.  A rate disagrees where the count
+    lies in either tail of (1 - level) / 2 of that.
 
     Parameters
     ----------
-    p_values
-        Of the normals, one a case; they are taken as independent.
-    calibration_n
-        Number of calibration normals behind each p-value.
+    folds
+        Of each, the p-values of its normals, one a case, which are taken as independent, and the number of calibration
+        normals behind them.
 
     Raises
     ------
     ValueError
-        If there is no calibration normal.
+        If there is no fold, or one has no calibration normal.
     """
-    if calibration_n < 1:
+    if not folds or any(calibration_n < 1 for _, calibration_n in folds):
         raise ValueError("conformal p-values need calibration normals")
-    values = np.asarray(p_values, dtype=np.float64)
-    rates = tuple(_rate(values, nominal, calibration_n, level) for nominal in NOMINAL)
-    verdict = _overall(rates, values.size)
-    sentence = _sentence(rates, verdict, values.size, calibration_n)
-    return CalibrationCheck(values.size, calibration_n, 1 / (calibration_n + 1), rates, verdict, sentence)
+    counted = [(np.asarray(p_values, dtype=np.float64), calibration_n) for p_values, calibration_n in folds]
+    normals = sum(values.size for values, _ in counted)
+    fewest, most = min(n for _, n in counted), max(n for _, n in counted)
+    rates = tuple(_rate(counted, nominal, level) for nominal in NOMINAL)
+    verdict = _overall(rates, normals)
+    return CalibrationCheck(
+        normals, fewest, 1 / (most + 1), rates, verdict, _sentence(rates, verdict, normals, fewest, most)
+    )
 
 
-def _rate(values: np.ndarray, nominal: float, calibration_n: int, level: float) -> Rate:
-    count = int(np.count_nonzero(values <= nominal + _SLACK))
-    below = int(np.floor(nominal * (calibration_n + 1) + _SLACK))
-    expected = below / (calibration_n + 1)
-    verdict = "agrees"
-    if values.size and below:
-        spread = betabinom(values.size, below, calibration_n + 1 - below)
-        tail = (1 - level) / 2
-        if spread.sf(count - 1) < tail:
-            verdict = "too small"
-        elif spread.cdf(count) < tail:
-            verdict = "too large"
-    elif count:
-        verdict = "too small"  # not even reachable
-    return Rate(nominal, count, share(count, values.size, level), expected, verdict)
+def _rate(folds: Sequence[tuple[NDArray[np.float64], int]], nominal: float, level: float) -> Rate:
+    count, normals, expected = 0, 0, []
+    chances = np.ones(1)  # of 0, 1, ... normals at or below the rate
+    for values, calibration_n in folds:
+        count += int(np.count_nonzero(values <= nominal + _SLACK))
+        normals += values.size
+        below = int(np.floor(nominal * (calibration_n + 1) + _SLACK))
+        expected.append(below / (calibration_n + 1))
+        if below:
+            spread = betabinom(values.size, below, calibration_n + 1 - below)
+            chances = np.convolve(chances, spread.pmf(np.arange(values.size + 1)))
+    mean = float(np.average(expected, weights=[values.size for values, _ in folds] if normals else None))
+    tail = (1 - level) / 2
+    if chances[count:].sum() < tail:  # of a count that no fold can reach, nothing
+        verdict = "too small"
+    elif chances[: count + 1].sum() < tail:
+        verdict = "too large"
+    else:
+        verdict = "agrees"
+    return Rate(nominal, count, share(count, normals, level), mean, verdict)
 
 
 def _overall(rates: Sequence[Rate], normals: int) -> str:
@@ -153,7 +170,7 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.3g} %"
 
 
-def _sentence(rates: Sequence[Rate], verdict: str, normals: int, calibration_n: int) -> str:
+def _sentence(rates: Sequence[Rate], verdict: str, normals: int, fewest: int, most: int) -> str:
     if normals == 0:
         return "There is no held-out normal, so the p-values could not be checked."
     worst = next((rate for rate in rates if rate.verdict == verdict), rates[1])
@@ -163,7 +180,8 @@ def _sentence(rates: Sequence[Rate], verdict: str, normals: int, calibration_n: 
         f"({percent(figure.value)}, 95 % interval {percent(figure.low)} to {percent(figure.high)}; "
         f"{percent(worst.expected)} expected)"
     )
-    least = f" With {calibration_n} calibration normals no p-value is below {1 / (calibration_n + 1):.3g}."
+    behind = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    least = f" With {behind} calibration normals no p-value is below {1 / (most + 1):.3g}."
     if verdict == "too small":
         return (
             f"The p-values are too small: {said}. The model must be calibrated again on normals like these before its "

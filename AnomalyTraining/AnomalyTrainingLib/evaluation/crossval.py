@@ -290,7 +290,8 @@ def pooled(done: Sequence[Fold], subgroups: Sequence[str] | None = None) -> list
             records=tuple(record for method in methods for record in method.records),
             threshold=_common([method.threshold for method in methods]),
             volume_threshold=_common([method.volume_threshold for method in methods]),
-            calibration_n=min((m.calibration_n for m in methods if m.calibration_n), default=None),
+            calibration_n=None,
+            folds=tuple(methods),
         )
         for methods in by_name.values()
     ]

@@ -12,7 +12,7 @@ from AnomalyDetectionLib.scoring.result import ModelIdentity
 
 from ..cohorts.manifest import Case, Cohort
 from ..synthesis.cohort import is_phantom
-from .calibration_check import check_calibration
+from .calibration_check import check_folds
 from .intervals import LEVEL, RESAMPLES, Bootstrap
 from .metrics_file import SCHEMA
 from .records import CaseRecord
@@ -114,10 +114,12 @@ def cohort_facts(cohort: Cohort, cases: Sequence[Case], split: str) -> dict[str,
 
 
 def _calibration(model: Method, level: float) -> dict[str, Any] | None:
-    values = [record.p_value for record in model.records if record.label == 0 and record.p_value is not None]
-    if model.calibration_n is None:
-        return None
-    return check_calibration(values, model.calibration_n, level=level).to_json()
+    folds = [
+        ([record.p_value for record in fold.records if record.label == 0 and record.p_value is not None], n)
+        for fold in model.folds or (model,)
+        if (n := fold.calibration_n) is not None
+    ]
+    return check_folds(folds, level=level).to_json() if folds else None
 
 
 def case_row(record: CaseRecord) -> dict[str, Any]:

@@ -79,7 +79,9 @@ class Method:
     volume_threshold
         Volume score from which a case is called abnormal; None without a decision.
     calibration_n
-        Calibration normals behind its p-values; None where it has none.
+        Calibration normals behind its p-values; None where it has none, and where every fold has its own.
+    folds
+        What it was put together from, each with p-values of its own; () where it is one model.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Method:
     threshold: float | None = None
     volume_threshold: float | None = None
     calibration_n: int | None = None
+    folds: tuple[Method, ...] = ()
 
     def of_cases(self, names: set[str]) -> Method:
         """The same method on some of its cases, in the order of their names."""
