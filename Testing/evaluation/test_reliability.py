@@ -19,7 +19,7 @@ from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyTrainingLib.cohorts.manifest import load_case_volume, read_manifest
 from AnomalyTrainingLib.evaluation.baselines.store import Baselines
 from AnomalyTrainingLib.evaluation.candidates import candidates_of, judge_case
-from AnomalyTrainingLib.evaluation.crossval import Fold, pooled
+from AnomalyTrainingLib.evaluation.crossval import Fold, note_on_scores, pooled
 from AnomalyTrainingLib.evaluation.intervals import Bootstrap
 from AnomalyTrainingLib.evaluation.judge import judge
 from AnomalyTrainingLib.evaluation.plots import make_plots
@@ -110,23 +110,43 @@ def test_folds_of_log_odds_are_pooled_from_each_folds_own_threshold_and_other_sc
     """Two models that rank alike but for their zero: pooled as they are, they would rank across folds by it."""
     scores, labels = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
     for probability, expected in ((0.5, 1.0), (None, 0.75)):
-        folds = []
-        for number, shift in enumerate((0.0, 10.0)):
-            made = [
-                CaseRecord(f"c{number}{n}", f"p{number}{n}", f"p{number}{n}", int(y), float(s + shift))
-                for n, (s, y) in enumerate(zip(scores, labels, strict=True))
-            ]
-            made = [replace(record, probability=probability) for record in made]
-            candidate = SimpleNamespace(
-                name="m",
-                kind="model",
-                description="",
-                threshold=None,
-                volume_threshold=1.5 + shift,
-                normal_scores=scores,
-            )
-            folds.append(Fold(number, Judged([candidate], {"m": made}, {}), {}))  # type: ignore[list-item]
-        (method,) = pooled(folds)
+        folds = [fold_of(number, shift, scores, labels, probability) for number, shift in enumerate((0.0, 10.0))]
+        method, baseline = pooled(folds)
         assert method.volume_threshold == (0.0 if probability else None)
-        found = [record.volume_score for record in method.records]
-        assert roc_auc_score([record.label for record in method.records], found) == expected
+        assert baseline.volume_threshold is None
+        for pool, reached in ((method, expected), (baseline, 0.75)):
+            found = [record.volume_score for record in pool.records]
+            assert roc_auc_score([record.label for record in pool.records], found) == reached
+        assert method.description == "m, a new one in each of 2 folds"
+        assert baseline.description == "fitted to 0 cases; so in the first of 2 folds"
+
+
+def test_a_reader_is_told_whose_scores_were_moved_before_the_folds_were_pooled() -> None:
+    scores, labels = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
+    spread = {name: {"volume": {"auroc": {"mean": mean}}} for name, mean in (("m", 0.9), ("metadata", 0.75))}
+    (note,) = note_on_scores([fold_of(n, n, scores, labels, 0.5) for n in range(2)], spread)
+    assert "the scores of m are counted from each fold's own threshold, which is 0 here" in note
+    assert "while those of metadata are taken as they are" in note
+    assert note.endswith("the mean AUROC of cases is m 0.900, metadata 0.750.")
+    assert note_on_scores([fold_of(n, n, scores, labels, None) for n in range(2)], spread) == []
+
+
+def fold_of(number: int, shift: float, scores: np.ndarray, labels: np.ndarray, probability: float | None) -> Fold:
+    """A model's fold whose scores are shifted, its threshold with them, and a baseline's of the same scores."""
+    plain = [
+        CaseRecord(f"c{number}{n}", f"p{number}{n}", f"p{number}{n}", int(y), float(s + shift))
+        for n, (s, y) in enumerate(zip(scores, labels, strict=True))
+    ]
+    made = {"m": [replace(record, probability=probability) for record in plain], "metadata": plain}
+    candidates = [
+        SimpleNamespace(
+            name=name,
+            kind=kind,
+            description=description,
+            threshold=None,
+            volume_threshold=1.5 + shift,
+            normal_scores=scores,
+        )
+        for name, kind, description in (("m", "model", "m"), ("metadata", "baseline", f"fitted to {number} cases"))
+    ]
+    return Fold(number, Judged(candidates, made, {}), {})  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ from .report import write_evaluation
 from .run import STATE, Judged, Progress, Settings, begin, check_place, judge_cohort, write_json
 from .schema import fault
 from .summary import METRICS, Method
+from .words import METRIC_NAMES, listed
 
 SCHEMA = "slicer-anomaly/crossval/1"
 """Of crossval.json; see `schemas/crossval.schema.json`."""
@@ -277,7 +278,8 @@ def pooled(done: Sequence[Fold], subgroups: Sequence[str] | None = None) -> list
 
     A threshold that differs from fold to fold is left out: each record was made at its own.  Log-odds of models that
     were trained apart have no common zero: they are counted from each fold's own threshold, which was chosen on its
-    validation cases.
+    validation cases.  Those of baselines and ablations, which have no threshold of that kind, are taken as they are;
+    `note_on_scores` tells the reader.
     """
     by_name: dict[str, list[Method]] = {}
     for fold in done:
@@ -286,7 +288,7 @@ def pooled(done: Sequence[Fold], subgroups: Sequence[str] | None = None) -> list
     return [
         replace(
             methods[0],
-            description=_description(methods[0], len(done)),
+            description=_description(methods),
             records=tuple(record for method in methods for record in method.records),
             threshold=_common([method.threshold for method in methods]),
             volume_threshold=_common([method.volume_threshold for method in methods]),
@@ -298,7 +300,7 @@ def pooled(done: Sequence[Fold], subgroups: Sequence[str] | None = None) -> list
 
 
 def _from_its_threshold(method: Method) -> Method:
-    """A method of log-odds (its records have probabilities) with its scores counted from its threshold."""
+    """A method of log-odds with its scores counted from its threshold, another one as it is."""
     cut = method.volume_threshold
     if cut is None or any(record.probability is None for record in method.records):
         return method
@@ -344,14 +346,19 @@ def _common(values: Sequence[float | None]) -> float | None:
     return values[0] if len(set(values)) == 1 else None
 
 
-def _description(method: Method, count: int) -> str:
-    return f"{method.description}, a new one in each of {count} folds" if method.kind == "model" else method.description
+def _description(methods: Sequence[Method]) -> str:
+    """What a method is; that of the first fold, where they differ in what it was fitted to."""
+    first, count = methods[0], len(methods)
+    if first.kind == "model":
+        return f"{first.description}, a new one in each of {count} folds"
+    same = all(method.description == first.description for method in methods)
+    return first.description if same else f"{first.description}; so in the first of {count} folds"
 
 
 def _notes(plan: Plan, done: Sequence[Fold], summary: Mapping[str, Any]) -> list[str]:
     name, levels = next(iter(summary["mean_sd"].items()))
     said = [
-        f"{level} {metric.replace('_', ' ')} {figure['mean']:.3f} ± {figure['sd']:.3f}"
+        f"{METRIC_NAMES[level, metric]} {figure['mean']:.3f} ± {figure['sd']:.3f}"
         for level, metric in (("volume", "auroc"), ("volume", "average_precision"), ("voxel", "dice"))
         if (figure := levels[level][metric])["sd"] is not None
     ]
@@ -361,9 +368,30 @@ def _notes(plan: Plan, done: Sequence[Fold], summary: Mapping[str, Any]) -> list
     ]
     if said:
         notes.append(f"{name}, mean ± SD over the folds: {', '.join(said)}.")
+    notes += note_on_scores(done, summary["mean_sd"])
     fold_notes = dict.fromkeys(note for fold in done for note in fold.judged.notes)
     counts = {note: sum(note in fold.judged.notes for fold in done) for note in fold_notes}
     return notes + [note if count == len(done) else f"In {count} folds: {note}" for note, count in counts.items()]
+
+
+def note_on_scores(done: Sequence[Fold], mean_sd: Mapping[str, Any]) -> list[str]:
+    """How `pooled` put scores of several models on one scale, and what the methods reach without that; [] if not."""
+    methods = {method.name: method for fold in done for method in methods_of(fold.judged)}
+    counted = [name for name, method in methods.items() if _from_its_threshold(method) is not method]
+    if not counted:
+        return []
+    others = [name for name in methods if name not in counted]
+    taken = f", while those of {listed(others)} are taken as they are" if others else ""
+    within = [
+        f"{name} {figure['mean']:.3f}"
+        for name, levels in mean_sd.items()
+        if (figure := levels["volume"]["auroc"])["mean"] is not None
+    ]
+    reached = f" Within the folds, where that plays no part, the mean AUROC of cases is {', '.join(within)}."
+    return [
+        f"Log-odds of models that were trained apart have no common zero: the scores of {listed(counted)} are counted "
+        f"from each fold's own threshold, which is 0 here{taken}." + (reached if within else "")
+    ]
 
 
 def _identity(plan: Plan, cohort: Cohort) -> dict[str, Any]:
