@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -268,9 +270,21 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     assert [i for _, i in order(1, 2)] != [i for _, i in order(1, 3)] != [i for _, i in order(2, 3)]
 
 
+def open_files() -> int:
+    count = 0
+    for descriptor in range(1024):
+        with contextlib.suppress(OSError):
+            os.fstat(descriptor)
+            count += 1
+    return count
+
+
 def test_prepared_slices_stay_on_disk_and_are_not_prepared_twice(cohort: Path, tmp_path: Path) -> None:
     listed = read_manifest(cohort).cases[:2]
+    before = open_files()
     first = PreparedCases(listed, SPEC, None, tmp_path)
+    first.stacked([0, len(first) - 1])
+    assert open_files() == before, "two a case would soon be more than a system lets a process have"
     assert all(isinstance(array, np.memmap) for case in first.kept for array in (case.image, case.foreground))
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(times) == 4

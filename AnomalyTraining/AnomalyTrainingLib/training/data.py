@@ -69,7 +69,7 @@ class PreparedCases:
         for done, case in enumerate(cases, 1):
             self.kept.append(keep(case, spec, template, folder, masks, context))
             progress(done)
-        self._ends = np.cumsum([len(case.image) for case in self.kept])
+        self._ends = np.cumsum([case.shape[0] for case in self.kept])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -77,16 +77,16 @@ class PreparedCases:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of a slice."""
-        return self.kept[0].image.shape[2], self.kept[0].image.shape[3]
+        return self.kept[0].shape[2], self.kept[0].shape[3]
 
     def stacked(self, indices: Sequence[int]) -> Tensor:
         """Slices, with the foreground of each as the last channels: float32 (N, (C + 1) * (2 neighbours + 1), H, W)."""
-        slices, channels = 2 * self.neighbours + 1, self.kept[0].image.shape[1]
+        slices, channels = 2 * self.neighbours + 1, self.kept[0].shape[1]
         images = np.empty((len(indices), slices, channels, *self.size), dtype=np.float32)
         foregrounds = np.empty((len(indices), slices, *self.size), dtype=np.float32)
         for place, index in enumerate(indices):
             case, within = self._place(index)
-            around = neighbours_of(np.array([within]), len(case.image), self.neighbours)[0]
+            around = neighbours_of(np.array([within]), case.shape[0], self.neighbours)[0]
             images[place] = case.image[around]
             foregrounds[place] = case.foreground[around, 0]
         return torch.from_numpy(np.concatenate([images.reshape(len(indices), -1, *self.size), foregrounds], axis=1))
@@ -98,8 +98,8 @@ class PreparedCases:
         masks = torch.zeros(len(indices), 1, *self.size)
         for place, index in enumerate(indices):
             case, within = self._place(index)
-            if case.mask is not None:
-                masks[place] = torch.from_numpy(case.mask[within].astype(np.float32))
+            if (mask := case.mask) is not None:
+                masks[place] = torch.from_numpy(mask[within].astype(np.float32))
         return masks
 
     def _place(self, index: int) -> tuple[KeptCase, int]:

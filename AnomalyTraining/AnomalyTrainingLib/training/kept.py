@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,25 +23,60 @@ ContextOf = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True)
+class _OnDisk:
+    """An array in a file, mapped when it is asked for.
+
+    A mapping that stays holds its file open: with two or more a case, some hundred cases would be more than a system
+    lets one process have.  What numpy's header says is remembered: reading it takes longer than mapping.
+    """
+
+    path: Path
+    kind: np.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, path: Path) -> _OnDisk:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return cls(path, array.dtype, array.shape, array.offset)
+
+    def mapped(self) -> NDArray:
+        return np.memmap(self.path, self.kind, "r", self.offset, self.shape)
+
+
+@dataclass(frozen=True)
 class KeptCase:
     """One case as it comes out of `scoring.prepare`: its slices, or the whole volume as one item.
 
-    Attributes
-    ----------
-    image
-        float16 (N, C, *spatial), mapped.
-    foreground
-        bool (N, 1, *spatial), mapped.
-    mask
-        bool (N, 1, *spatial), mapped: the abnormal voxels; None where the case has no mask or none was asked for.
-    context
-        float16 (N, K, *spatial), mapped: what `Detector.context` says of the case; None where it says nothing.
+    Each array is mapped anew whenever it is asked for.
     """
 
-    image: NDArray[np.float16]
-    foreground: NDArray[np.bool_]
-    mask: NDArray[np.bool_] | None = None
-    context: NDArray[np.float16] | None = None
+    files: Mapping[str, _OnDisk]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, *spatial) of the image."""
+        return self.files["image"].shape
+
+    @property
+    def image(self) -> NDArray[np.float16]:
+        """float16 (N, C, *spatial)."""
+        return self.files["image"].mapped()
+
+    @property
+    def foreground(self) -> NDArray[np.bool_]:
+        """bool (N, 1, *spatial)."""
+        return self.files["foreground"].mapped()
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """bool (N, 1, *spatial): the abnormal voxels; None where the case has no mask or none was asked for."""
+        return self.files["mask"].mapped() if "mask" in self.files else None
+
+    @property
+    def context(self) -> NDArray[np.float16] | None:
+        """float16 (N, K, *spatial): what `Detector.context` says of the case; None where it says nothing."""
+        return self.files["context"].mapped() if "context" in self.files else None
 
 
 def keep(
@@ -83,7 +118,7 @@ def keep(
             arrays["context"] = context(prepared.batch).numpy().astype(np.float16)
         for name, path in paths.items():
             _save(path, arrays[name])
-    return KeptCase(**{name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()})
+    return KeptCase({name: _OnDisk.of(path) for name, path in paths.items()})
 
 
 def mask_items(painted: NDArray[np.bool_], prepared: Prepared) -> NDArray[np.bool_]:

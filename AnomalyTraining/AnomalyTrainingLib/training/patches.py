@@ -67,7 +67,7 @@ class Patches(Batches):
         """The batch of crops with these keys: (epoch, index), the epoch the same for all; or indices."""
         pairs = [(None, key) if self._fixed else key for key in keys]
         stack = torch.stack([self._block(*pair) for pair in pairs])
-        channels = self._cases[0].image.shape[1]
+        channels = self._cases[0].shape[1]
         image, foreground, others = (
             stack[:, :channels],
             stack[:, channels : channels + 1] > 0.5,
@@ -95,7 +95,7 @@ class Patches(Batches):
         else:
             case = self._cases[int(rng.integers(len(self._cases))) if self._abnormal else index % len(self._cases)]
             middle = self._around(case.foreground[0, 0], rng, 0.5)
-        start = self._corner(middle, case.image.shape[2:])
+        start = self._corner(middle, case.shape[2:])
         begin = [corner - margin for corner, margin in zip(start, self._margin, strict=True)]
         shape = [n + 2 * margin for n, margin in zip(self._size, self._margin, strict=True)]
         return torch.from_numpy(_read(case, begin, shape))
@@ -119,10 +119,10 @@ class Patches(Batches):
 
 def _read(case: KeptCase, begin: Sequence[int], shape: Sequence[int]) -> NDArray[np.float32]:
     """A block of a volume, 0 where it reaches beyond: channels, foreground, mask, context."""
-    channels, known = case.image.shape[1], 0 if case.context is None else case.context.shape[1]
+    channels, known = case.shape[1], 0 if case.context is None else case.context.shape[1]
     block = np.zeros((channels + 2 + known, *shape), dtype=np.float32)
     inside, there = [], []
-    for start, n, whole in zip(begin, shape, case.image.shape[2:], strict=True):
+    for start, n, whole in zip(begin, shape, case.shape[2:], strict=True):
         low, high = max(start, 0), min(start + n, whole)
         inside.append(slice(low, high))
         there.append(slice(low - start, high - start))
