@@ -278,6 +278,16 @@ def test_probing_fits_the_new_layers_alone_to_features_made_once(manifest: Path,
     assert changed and all(name.startswith("head.") for name in changed)
 
 
+def test_layers_that_probing_has_fitted_are_not_said_to_have_learnt_nothing(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", manifest.with_name("config.yaml"), "--cohort", manifest, "--out", tmp_path / "run"]
+    still = ["--set", "training.learning_rate=1.0e-12", "--set", "baselines=none", "--progress", "none"]
+    assert main([*map(str, arguments), *still, "--device", "cpu"]) == 0
+    assert "has learnt nothing" not in capsys.readouterr().err
+    assert "warning" not in load_bundle(tmp_path / "run" / "model").info["training"]
+
+
 # -- what is fitted to validation cases
 
 

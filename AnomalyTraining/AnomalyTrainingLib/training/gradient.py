@@ -116,7 +116,8 @@ def fit_gradient(
         "seed": seed,
         **{name.replace("_", " "): value for name, value in summary.items()},
     }
-    if has_learnt_nothing(summary, detector.warmup_epochs):
+    # Where probing went before, the first epoch's loss is that of layers that have learnt already.
+    if not config.training.probe_epochs and has_learnt_nothing(summary, detector.warmup_epochs):
         facts["warning"] = (
             "The validation loss never fell after the first epoch: the network has learnt nothing of the normals, and "
             "its map is little more than the image's own brightness; lower training.learning_rate or change the seed."
