@@ -153,6 +153,14 @@ def test_a_plot_that_cannot_be_made_is_left_out_with_its_reason(settings, left_o
     assert page.text.count("Left out: ") == len(left_out)
 
 
+def test_a_table_without_any_figure_is_a_sentence_with_the_reason(document, plots):
+    assert "no method has a figure" not in report_html(document, plots)
+    plain = judged([method("m", 1.0, "model", masks=False), method("b", 0.5, masks=False)], resamples=20)
+    page = Page(report_html(plain, []))
+    assert "Voxels: left out, no method has a figure: no case has a map and a mask of its lesions (m, b)." in page.text
+    assert "Whole cases: left out" not in page.text
+
+
 def test_methods_differ_in_colour_or_dashes_as_far_as_there_are_many():
     styles = [line_style(number, False) for number in range(28)]
     assert len({(style["color"], str(style["linestyle"])) for style in styles}) == 28
@@ -207,7 +215,7 @@ def test_warnings_name_few_cases_missing_masks_and_one_class(document):
     )
     said = " ".join(warnings(few))
     assert "There are 4 normal cases only" in said and "There is no abnormal case" in said
-    assert "4 clusters (anatomy) only" in said
+    assert "4 clusters (anatomy) only and may be too narrow; with fewer than 6 none of them shows a difference." in said
     assert "No abnormal case has a mask" in " ".join(warnings({**few, "cohort": {**COHORT, "with_mask": 0}}))
     assert warnings({**document, "cohort": {**COHORT, "simulated": 60}})[0].startswith("The cases are simulated")
     assert warnings({**document, "cohort": {**COHORT, "simulated": 4}})[0].startswith("4 of 60 cases are simulated")

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 from AnomalyTrainingLib.cohorts.manifest import Case, Cohort, ImageSource
+from AnomalyTrainingLib.evaluation.froc import FALSE_POSITIVES, froc_name
 from AnomalyTrainingLib.evaluation.intervals import Bootstrap
 from AnomalyTrainingLib.evaluation.judge import cohort_facts, judge
 from AnomalyTrainingLib.evaluation.metrics_file import SCORES_COLUMNS, read_metrics, write_metrics, write_scores
@@ -133,6 +134,24 @@ def test_a_method_without_a_decision_says_so():
     assert entry["volume"]["confusion"] is None and "no fixed threshold" in entry["volume"]["f1"]["reason"]
     assert "no fixed threshold" in entry["slice"]["accuracy"]["reason"]
     assert entry["volume"]["auroc"]["value"] > 0.5
+
+
+@pytest.mark.parametrize("false", ["merging", "none"])
+def test_the_froc_curve_is_the_one_its_figures_are_read_from(false):
+    made = method("m", 1.8)
+    if false == "none":
+        rows = [replace(r, false_findings_at=np.zeros_like(r.false_findings_at)) for r in made.records]
+    else:  # at the lowest levels all regions merge into one
+        rows = [
+            replace(r, false_findings_at=np.minimum(np.arange(r.false_findings_at.size) // 3, r.false_findings_at))
+            for r in made.records
+        ]
+    entry = judged([replace(made, records=tuple(rows))], resamples=20)["methods"]["m"]["lesion"]
+    cost, found = (np.array(entry["froc"][key]) for key in ("false_positives_per_image", "sensitivity"))
+    assert (np.diff(cost) >= 0).all() and (np.diff(found) >= 0).all()
+    for rate in FALSE_POSITIVES:
+        within = found[cost <= rate]
+        assert entry[froc_name(rate)]["value"] == pytest.approx(within[-1] if within.size else 0, abs=1e-5)
 
 
 def test_calibration_of_the_model_is_checked_on_its_normals():

@@ -34,6 +34,7 @@ def _environment() -> Environment:
         "interval": interval_text,
         "base64": lambda data: base64.b64encode(data).decode("ascii"),
         "reasons": reasons,
+        "any_figure": any_figure,
     }
     return environment
 
@@ -50,6 +51,12 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}".replace("-", "−")
     return str(value)
+
+
+def any_figure(document: Mapping[str, Any], level: str, columns: list[tuple[str, str]]) -> bool:
+    """Whether any method has a value in a table."""
+    entries = [entry[level] for entry in document["methods"].values()]
+    return any(entry[key]["value"] is not None for entry in entries for key, _ in columns)
 
 
 def reasons(document: Mapping[str, Any], level: str, columns: list[tuple[str, str]]) -> list[str]:

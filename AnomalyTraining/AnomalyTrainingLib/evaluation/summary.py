@@ -350,11 +350,10 @@ def _lesion_section(records: Sequence[CaseRecord], samples: Samples, bootstrap: 
 
 
 def _froc_points(records: Sequence[CaseRecord]) -> dict[str, list[float]]:
-    """The curve from the highest level down to where false positives per image are most; regions merge below."""
+    """The curve from the highest level down, as `sensitivity_at` reads it: no level costs less than one above it."""
     false, sensitivity = froc_curve(records, np.ones((1, len(records))))
-    falling, rising = false[0, ::-1], sensitivity[0, ::-1]
-    end = int(falling.argmax()) + 1
+    most = np.maximum.accumulate(false[0, ::-1])
     return {
-        "false_positives_per_image": [round(float(value), 5) for value in falling[:end]],
-        "sensitivity": [round(float(value), 5) for value in rising[:end]],
+        "false_positives_per_image": [round(float(value), 5) for value in most],
+        "sensitivity": [round(float(value), 5) for value in sensitivity[0, ::-1]],
     }

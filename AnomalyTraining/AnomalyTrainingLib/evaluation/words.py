@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .intervals import LEAST_CLUSTERS
 from .plots import model_name
 from .plotting import interval_text
 
@@ -166,13 +167,20 @@ def warnings(document: Document) -> list[str]:
         found.append("No abnormal case has a mask: nothing is known of voxels and lesions.")
     elif missing := cohort["abnormal"] - cohort["with_mask"]:
         found.append(f"{missing} of {cohort['abnormal']} abnormal cases have no mask and count for whole cases only.")
-    cluster = document["bootstrap"]["cluster"]
-    clusters = len({row["cluster"] for rows in document["cases"].values() for row in rows})
-    if clusters < FEW_CASES:
-        found.append(f"The intervals rest on {clusters} clusters ({cluster}) only and may be too narrow.")
+    found += _few_clusters(document)
     poor = sum(row["quality"] == "poor" for row in document["cases"].get(model_name(document), []))
     if poor:
         found.append(f"{poor} cases have an image quality of 'poor': their maps mean little.")
     if entry["volume"]["auroc"]["value"] == 1.0:
         found.append("The cases are told apart without a mistake; look for something other than disease that does it.")
     return found
+
+
+def _few_clusters(document: Document) -> list[str]:
+    cluster = document["bootstrap"]["cluster"]
+    clusters = len({row["cluster"] for rows in document["cases"].values() for row in rows})
+    if clusters >= FEW_CASES:
+        return []
+    few = f"The intervals rest on {clusters} clusters ({cluster}) only and may be too narrow"
+    shows = "" if clusters >= LEAST_CLUSTERS else f"; with fewer than {LEAST_CLUSTERS} none of them shows a difference"
+    return [f"{few}{shows}."]
