@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import simulated
 from project.cmake_lists import CHECKOUT
-from PySide6 import QtCore, QtTest
+from PySide6 import QtCore, QtTest, QtWidgets
 
 import harness
 from AnomalyDetectionLib.imaging.read import read_volume
@@ -99,6 +99,22 @@ def panel(opened: Any) -> Iterator[Any]:
     slicer.mrmlScene.Clear()
 
 
+@pytest.fixture
+def shown(panel: Any, starter_result: ScoreResult) -> Any:
+    """The panel with the scored sample."""
+    import slicer
+
+    node = load_sample()
+    panel.parameters.inputVolume = node
+    panel.on_scored(node, starter_result)
+    slicer.app.processEvents()  # the views follow in a turn of their own
+    return panel
+
+
+def texts(table: Any, column: int) -> list[str]:
+    return [table.item(row, column).text() for row in range(table.rowCount)]
+
+
 def load_sample() -> Any:
     """The sample as a node, said to be MR as a user says it."""
     import slicer
@@ -137,10 +153,46 @@ def run_until(condition: Callable[[], Any], seconds: float = 60.0) -> float:
     return max(later - earlier for earlier, later in itertools.pairwise(counted))
 
 
-def picture(name: str) -> None:
-    """Write what the panel shows now to `artefacts/`, which git does not keep."""
+TURNS = 20
+"""Of the event loop, more than enough for the layouts: each that lies within another takes a turn of its own."""
+
+
+def host() -> Any:
+    """The widget that holds all of the panel."""
     import slicer
 
+    return slicer.util.getModule("AnomalyDetection").widgetRepresentation()
+
+
+def settle() -> None:
+    """Let the event loop turn until the panel's layouts have come to rest."""
+    import slicer
+
+    for _ in range(TURNS):
+        slicer.app.processEvents()
+
+
+def picture(name: str) -> None:
+    """Write what the panel shows now to `artefacts/`, which git does not keep; nothing in it may be cut off."""
+    settle()
     ARTEFACTS.mkdir(exist_ok=True)
-    slicer.app.processEvents()
-    harness.save_png(slicer.util.getModule("AnomalyDetection").widgetRepresentation(), ARTEFACTS / f"panel-{name}.png")
+    harness.save_png(host(), ARTEFACTS / f"panel-{name}.png")
+    assert cut_off() == []
+
+
+def cut_off() -> list[str]:
+    """The widgets of the panel that are seen and less tall than what is in them."""
+    named = [widget for widget in host().findChildren(QtWidgets.QWidget) if widget.objectName and widget.isVisible()]
+    own = [widget for widget in named if not widget.objectName.startswith("qt_")]  # those are Qt's, within its widgets
+    return [
+        f"{widget.objectName}: {widget.height} of {needed} pixels"
+        for widget in own
+        if widget.height < (needed := needed_height(widget))
+    ]
+
+
+def needed_height(widget: Any) -> int:
+    """Pixels that a widget's contents take at its width: more where words are wrapped."""
+    if widget.hasHeightForWidth():
+        return int(widget.heightForWidth(widget.width))
+    return int(widget.minimumSizeHint().height())
