@@ -109,6 +109,7 @@ def summary_of_two_folds() -> dict[str, Any]:
         "folds": 2,
         "group": "patient",
         "seed": 0,
+        "left_out": ["c9"],
         "per_fold": [{"fold": number, **fold} for number in (1, 2)],
         "mean_sd": {"zscore": spreads},
     }
@@ -178,3 +179,28 @@ def test_cross_validation_judges_every_case_once_by_a_model_that_had_not_seen_it
     assert read_metrics(out) | {"created": ""} == document | {"created": ""}
     assert crossval(manifest, out, *settings, "--resume", "--seed", "1") == 2
     assert "had another seed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_cases_that_cannot_be_read_are_left_out_if_asked_and_resume_wants_the_same_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, out = write_cohort(tmp_path / "cohort", {"": (21, 4)}), tmp_path / "out"
+    whole = (manifest.parent / "image3.nii.gz").read_bytes()
+    (manifest.parent / "image3.nii.gz").write_bytes(b"no image")
+    assert crossval(manifest, out) == 2
+    assert "image3.nii.gz" in capsys.readouterr().err and not out.exists()
+    assert crossval(manifest, out, "--skip-unreadable", "1") == 0
+    document, summary = read_metrics(out), json.loads((out / "crossval.json").read_text())
+    assert summary["left_out"] == ["c3"] and fault(summary, "crossval") == ""
+    assert "Left out, for they cannot be read: c3." in document["notes"]
+    assert {row["case"] for row in document["cases"]["zscore"]} == {f"c{n}" for n in range(25)} - {"c3"}
+
+    (out / "metrics.json").unlink()
+    assert crossval(manifest, out, "--resume") == 2
+    assert "image3.nii.gz" in capsys.readouterr().err
+    assert crossval(manifest, out, "--skip-unreadable", "1", "--resume") == 0
+    assert read_metrics(out) | {"created": ""} == document | {"created": ""}
+    (manifest.parent / "image3.nii.gz").write_bytes(whole)  # its case belongs to a fold again, and which ones move
+    assert crossval(manifest, out, "--skip-unreadable", "1", "--resume") == 2
+    assert "had another left_out" in capsys.readouterr().err

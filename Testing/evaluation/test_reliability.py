@@ -19,10 +19,10 @@ from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyTrainingLib.cohorts.manifest import load_case_volume, read_manifest
 from AnomalyTrainingLib.evaluation.baselines.store import Baselines
 from AnomalyTrainingLib.evaluation.candidates import candidates_of, judge_case
-from AnomalyTrainingLib.evaluation.crossval import Fold, note_on_scores, pooled
 from AnomalyTrainingLib.evaluation.intervals import Bootstrap
 from AnomalyTrainingLib.evaluation.judge import judge
 from AnomalyTrainingLib.evaluation.plots import make_plots
+from AnomalyTrainingLib.evaluation.pooling import Fold, note_on_scores, pooled
 from AnomalyTrainingLib.evaluation.records import CaseRecord
 from AnomalyTrainingLib.evaluation.reliability import reliability
 from AnomalyTrainingLib.evaluation.report import report_html

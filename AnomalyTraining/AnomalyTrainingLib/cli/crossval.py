@@ -4,7 +4,7 @@ The folds are made by patient (or by --group, such as anatomy or site), stratifi
 cut off for calibration as `cohort --split` does.  The manifest's own splits do not count, but cases of the split
 external are left out.  DIR gets crossval.json (figures of each fold, mean and SD) and the files of `evaluate` for all
 cases together, each judged by the model that had not seen it; folds/N in it holds what was made for each fold.  A run
-that was stopped goes on with --resume.
+that was stopped goes on with --resume, as long as the same cases can be read.
 
 The last line of --progress json: as of `evaluate`.
 """
@@ -12,12 +12,14 @@ The last line of --progress json: as of `evaluate`.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from AnomalyDetectionLib.cli.folder import OutputFolder
 from AnomalyDetectionLib.cli.progress import Progress
 
 from .configuration import add_configuration_arguments, chosen_configuration
 from .evaluate import add_common_arguments, check_numbers, chosen_subgroups, conclude
+from .numbers import add_skip_unreadable_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="patient",
         help="column whose values are held out whole, such as anatomy or site (default: patient)",
     )
+    add_skip_unreadable_argument(parser)
     add_common_arguments(parser)
 
 
@@ -68,13 +71,16 @@ def run(args: argparse.Namespace) -> int:
             progress(stage, 0.0)  # of the whole, checking is next to nothing
 
         needs = (0, 1) if learns_from_abnormal(config) else (0,)
-        for oddity in check_cohort(cohort, needs=needs, progress=watch).texts("warning"):
+        report = check_cohort(cohort, needs=needs, skip_unreadable=args.skip_unreadable, progress=watch)
+        for oddity in report.texts("warning"):
             progress.warn(oddity)
+        kept = {case.case for case in report.cohort}
+        plan = replace(plan, left_out=tuple(case.case for case in cohort if case.case not in kept))
         with OutputFolder(args.out) as folder:
             folder.clear_leftovers()
             _, document, failed = cross_validate(
                 plan,
-                cohort,
+                report.cohort,
                 args.out,
                 resume=args.resume,
                 progress=progress,

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+
 from AnomalyDetectionLib.errors import InputError
+
+
+def add_skip_unreadable_argument(parser: argparse.ArgumentParser) -> None:
+    """--skip-unreadable."""
+    parser.add_argument(
+        "--skip-unreadable",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out up to N cases whose image or mask cannot be read, and name them (default: 0, any ends the run)",
+    )
 
 
 def check_seed(seed: int) -> None:

@@ -46,7 +46,7 @@ from AnomalyDetectionLib.cli.progress import Progress, add_progress_option
 from AnomalyDetectionLib.errors import InputError, is_out_of_memory
 
 from .configuration import add_configuration_arguments, chosen_configuration
-from .numbers import check_seed
+from .numbers import add_skip_unreadable_argument, check_seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="RUN", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
-    parser.add_argument(
-        "--skip-unreadable",
-        type=int,
-        default=0,
-        metavar="N",
-        help="leave out up to N cases whose image or mask cannot be read, and name them (default: 0, any ends the run)",
-    )
+    add_skip_unreadable_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of whatever is random (default: 0)")
     add_progress_option(parser)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,11 +29,12 @@ from .intervals import RESAMPLES
 from .judge import cohort_facts, judge
 from .metrics_file import METRICS_NAME, write_metrics
 from .outcome import methods_of
+from .pooling import Fold, mean_and_sd, note_on_scores, pooled
 from .report import write_evaluation
 from .run import STATE, Judged, Progress, Settings, begin, check_place, judge_cohort, write_json
 from .schema import fault
-from .summary import METRICS, Method
-from .words import METRIC_NAMES, listed
+from .summary import METRICS
+from .words import METRIC_NAMES
 
 SCHEMA = "slicer-anomaly/crossval/1"
 """Of crossval.json; see `schemas/crossval.schema.json`."""
@@ -59,6 +59,8 @@ class Plan:
         Of the evaluation of each fold.
     subgroups
         Covariates to divide the cases by; None takes every one that divides them into a few groups.
+    left_out
+        Cases of the manifest that the cohort is without, because they cannot be read.
     """
 
     config: TrainConfig
@@ -68,15 +70,7 @@ class Plan:
     settings: Settings
     resamples: int = RESAMPLES
     subgroups: Sequence[str] | None = None
-
-
-@dataclass(frozen=True)
-class Fold:
-    """What came of one fold: its evaluation, and its content of metrics.json."""
-
-    number: int
-    judged: Judged
-    document: dict[str, Any]
+    left_out: tuple[str, ...] = ()
 
 
 def cross_validate(
@@ -165,12 +159,16 @@ def _named(number: int, plan: Plan) -> Iterator[None]:
 def check_folder(plan: Plan, cohort: Cohort, out: Path, *, resume: bool) -> None:
     """Refuse a folder that `cross_validate` would refuse, before anything that takes time.
 
+    Which cases cannot be read is not known by then: of those left out, `cross_validate` alone takes note.
+
     Raises
     ------
     InputError, OutputError
         As `cross_validate`.
     """
-    check_place(out / CROSSVAL_NAME, WHAT, _identity(plan, cohort), resume)
+    identity = _identity(plan, cohort)
+    del identity["left_out"]
+    check_place(out / CROSSVAL_NAME, WHAT, identity, resume)
 
 
 def write_summary(summary: Mapping[str, Any], path: Path) -> None:
@@ -273,60 +271,6 @@ def _document(plan: Plan, model: Model, cohort: Cohort, judged: Judged, place: P
     return document
 
 
-def pooled(done: Sequence[Fold], subgroups: Sequence[str] | None = None) -> list[Method]:
-    """Every method with the records of all folds.
-
-    A threshold that differs from fold to fold is left out: each record was made at its own.  Log-odds of models that
-    were trained apart have no common zero: they are counted from each fold's own threshold, which was chosen on its
-    validation cases.  Those of baselines and ablations, which have no threshold of that kind, are taken as they are;
-    `note_on_scores` tells the reader.
-    """
-    by_name: dict[str, list[Method]] = {}
-    for fold in done:
-        for method in methods_of(fold.judged, subgroups):
-            by_name.setdefault(method.name, []).append(_from_its_threshold(method))
-    return [
-        replace(
-            methods[0],
-            description=_description(methods),
-            records=tuple(record for method in methods for record in method.records),
-            threshold=_common([method.threshold for method in methods]),
-            volume_threshold=_common([method.volume_threshold for method in methods]),
-            calibration_n=None,
-            folds=tuple(methods),
-        )
-        for methods in by_name.values()
-    ]
-
-
-def _from_its_threshold(method: Method) -> Method:
-    """A method of log-odds with its scores counted from its threshold, another one as it is."""
-    cut = method.volume_threshold
-    if cut is None or any(record.probability is None for record in method.records):
-        return method
-    records = tuple(replace(record, volume_score=record.volume_score - cut) for record in method.records)
-    return replace(method, records=records, volume_threshold=0.0)
-
-
-def mean_and_sd(done: Sequence[Fold]) -> dict[str, Any]:
-    """Method to level to figure: `mean` and `sd` (n - 1) over the `folds` in which it is defined."""
-    names = dict.fromkeys(name for fold in done for name in fold.document["methods"])
-    return {name: {level: _spread(done, name, level) for level in METRICS} for name in names}
-
-
-def _spread(done: Sequence[Fold], name: str, level: str) -> dict[str, Any]:
-    entries = [fold.document["methods"][name][level] for fold in done if name in fold.document["methods"]]
-    found = {}
-    for metric in METRICS[level]:
-        values = [entry[metric]["value"] for entry in entries if entry[metric]["value"] is not None]
-        found[metric] = {
-            "mean": round(statistics.fmean(values), 6) if values else None,
-            "sd": round(statistics.stdev(values), 6) if len(values) > 1 else None,
-            "folds": len(values),
-        }
-    return found
-
-
 def _figures(fold: Fold) -> dict[str, Any]:
     methods = fold.document["methods"]
     return {
@@ -342,19 +286,6 @@ def _figures(fold: Fold) -> dict[str, Any]:
     }
 
 
-def _common(values: Sequence[float | None]) -> float | None:
-    return values[0] if len(set(values)) == 1 else None
-
-
-def _description(methods: Sequence[Method]) -> str:
-    """What a method is; that of the first fold, where they differ in what it was fitted to."""
-    first, count = methods[0], len(methods)
-    if first.kind == "model":
-        return f"{first.description}, a new one in each of {count} folds"
-    same = all(method.description == first.description for method in methods)
-    return first.description if same else f"{first.description}; so in the first of {count} folds"
-
-
 def _notes(plan: Plan, done: Sequence[Fold], summary: Mapping[str, Any]) -> list[str]:
     name, levels = next(iter(summary["mean_sd"].items()))
     said = [
@@ -366,32 +297,14 @@ def _notes(plan: Plan, done: Sequence[Fold], summary: Mapping[str, Any]) -> list
         f"{plan.folds} folds by {plan.group}: every case was judged by the one model that was not fitted to its fold; "
         "thresholds are each fold's own."
     ]
+    if plan.left_out:
+        notes.append(f"Left out, for they cannot be read: {', '.join(plan.left_out)}.")
     if said:
         notes.append(f"{name}, mean ± SD over the folds: {', '.join(said)}.")
     notes += note_on_scores(done, summary["mean_sd"])
     fold_notes = dict.fromkeys(note for fold in done for note in fold.judged.notes)
     counts = {note: sum(note in fold.judged.notes for fold in done) for note in fold_notes}
     return notes + [note if count == len(done) else f"In {count} folds: {note}" for note, count in counts.items()]
-
-
-def note_on_scores(done: Sequence[Fold], mean_sd: Mapping[str, Any]) -> list[str]:
-    """How `pooled` put scores of several models on one scale, and what the methods reach without that; [] if not."""
-    methods = {method.name: method for fold in done for method in methods_of(fold.judged)}
-    counted = [name for name, method in methods.items() if _from_its_threshold(method) is not method]
-    if not counted:
-        return []
-    others = [name for name in methods if name not in counted]
-    taken = f", while those of {listed(others)} are taken as they are" if others else ""
-    within = [
-        f"{name} {figure['mean']:.3f}"
-        for name, levels in mean_sd.items()
-        if (figure := levels["volume"]["auroc"])["mean"] is not None
-    ]
-    reached = f" Within the folds, where that plays no part, the mean AUROC of cases is {', '.join(within)}."
-    return [
-        f"Log-odds of models that were trained apart have no common zero: the scores of {listed(counted)} are counted "
-        f"from each fold's own threshold, which is 0 here{taken}." + (reached if within else "")
-    ]
 
 
 def _identity(plan: Plan, cohort: Cohort) -> dict[str, Any]:
@@ -404,4 +317,5 @@ def _identity(plan: Plan, cohort: Cohort) -> dict[str, Any]:
         "folds": plan.folds,
         "group": plan.group,
         "seed": plan.seed,
+        "left_out": list(plan.left_out),  # other cases make other folds
     }
