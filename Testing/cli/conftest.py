@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cli.score_runs import score
 
 SHAPE = (20, 26, 22)
 SPACING = 6.0
@@ -92,3 +93,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(head(100), folder / "normal.nii.gz")
     save(head(101, lesion=True), folder / "lesion.nii.gz")
     return folder
+
+
+@pytest.fixture(scope="module")
+def scored(bundle: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of one run over both images."""
+    out = tmp_path_factory.mktemp("scored") / "out"
+    assert score(bundle, images / "normal.nii.gz", images / "lesion.nii.gz", "--out", out) == 0
+    return out
