@@ -18,8 +18,8 @@ from AnomalyDetectionLib.scoring.calibrate import Gathering, calibrate
 from AnomalyDetectionLib.scoring.contract import Detector
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.prepare import prepare
+from AnomalyDetectionLib.scoring.raw import score_raw
 from AnomalyDetectionLib.scoring.result import ModelIdentity
-from AnomalyDetectionLib.scoring.scorer import score_raw
 from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume, read_manifest
 from AnomalyTrainingLib.evaluation.baselines.contender import FOLD_SEED
 from AnomalyTrainingLib.evaluation.baselines.fit import fit_baselines

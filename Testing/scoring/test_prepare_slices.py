@@ -14,7 +14,7 @@ from AnomalyDetectionLib.errors import Cancelled, InputError
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.contract import Batch, Detector, InputSpec, Scores
 from AnomalyDetectionLib.scoring.prepare import as_normal, prepare
-from AnomalyDetectionLib.scoring.scorer import SLICES_AT_ONCE, score_raw
+from AnomalyDetectionLib.scoring.raw import SLICES_AT_ONCE, score_raw
 
 OWN = InputSpec("slices", ("MR",), "mr-robust")
 

@@ -19,7 +19,7 @@ from .contract import Detector
 from .decision import Decision
 from .findings import LeastSize
 from .model import Calibration
-from .scorer import RawScore, score_raw
+from .raw import RawScore, score_raw
 from .thresholds import LEVELS, Threshold, count_findings
 
 

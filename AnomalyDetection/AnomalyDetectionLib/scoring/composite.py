@@ -17,7 +17,7 @@ from .contract import Detector
 from .result import ModelIdentity, Quality
 
 if TYPE_CHECKING:
-    from .scorer import RawScore
+    from .raw import RawScore
 
 VERDICTS = ("good", "check", "poor")
 
@@ -35,7 +35,7 @@ class Member:
 class Composite(Detector):
     """Base class of detectors whose raw score is worked out from the rarity maps of others.
 
-    It is neither trained nor given a batch: `scorer` lets every member score the image on that member's own grid,
+    It is neither trained nor given a batch: `raw` lets every member score the image on that member's own grid,
     brings the maps back into the image's geometry, calibrates each by the member's own curve, and hands them to
     `combine` where all members have a score.  Its `spec` is that of the first member, but for the modalities: those
     that all members take.

@@ -13,7 +13,8 @@ from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.scoring.decision import Decision
 from AnomalyDetectionLib.scoring.model import Model
-from AnomalyDetectionLib.scoring.scorer import Preparations, Scorer
+from AnomalyDetectionLib.scoring.raw import Preparations
+from AnomalyDetectionLib.scoring.scorer import Scorer
 
 from ..cohorts.manifest import Case
 from .baselines import DESCRIPTIONS

@@ -19,8 +19,8 @@ from AnomalyDetectionLib.scoring.calibrate import Gathering
 from AnomalyDetectionLib.scoring.calibration import Reducer
 from AnomalyDetectionLib.scoring.findings import LeastSize
 from AnomalyDetectionLib.scoring.model import Calibration, Model
+from AnomalyDetectionLib.scoring.raw import score_raw
 from AnomalyDetectionLib.scoring.result import ModelIdentity
-from AnomalyDetectionLib.scoring.scorer import score_raw
 from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume
 
 from .config import TrainConfig

@@ -26,8 +26,8 @@ from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.prepare import LEAST_SLICES, as_normal, check_fits, prepare
+from AnomalyDetectionLib.scoring.raw import Ready, make_ready, score_ready
 from AnomalyDetectionLib.scoring.registry import build
-from AnomalyDetectionLib.scoring.scorer import Ready, make_ready, score_ready
 
 from ...cohorts.facts import patient_hash, pixel_hash
 from ...cohorts.manifest import Case, Cohort, load_case_volume
