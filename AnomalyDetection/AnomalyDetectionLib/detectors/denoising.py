@@ -89,9 +89,7 @@ class Denoising(Detector):
 
     def middle(self, image: Tensor) -> Tensor:
         """The items' own slices (N, C, H, W) of what may hold their neighbours too."""
-        channels = len(self.spec.channels)
-        first = channels * self.spec.neighbours
-        return image[:, first : first + channels]
+        return image[:, self.spec.own_channels]
 
     def forward(self, image: Tensor) -> Tensor:
         """Slices (N, C, H, W) restored from what the spec says an item is."""

@@ -179,13 +179,11 @@ class Restore(Detector):
 
     def _middle(self, image: Tensor) -> Tensor:
         """The item's own slice, (N, C, H, W)."""
-        first = self.spec.neighbours * len(self.spec.channels)
-        return image[:, first : first + len(self.spec.channels)]
+        return image[:, self.spec.own_channels]
 
     def _with_middle(self, image: Tensor, middle: Tensor) -> Tensor:
         changed = image.clone()
-        first = self.spec.neighbours * len(self.spec.channels)
-        changed[:, first : first + len(self.spec.channels)] = middle.clamp(0, 1)
+        changed[:, self.spec.own_channels] = middle.clamp(0, 1)
         return changed
 
 

@@ -19,16 +19,15 @@ import torch
 from torch import Tensor
 
 from AnomalyDetectionLib.errors import InputError
-from AnomalyDetectionLib.scoring.contract import Batch, Detector, InputSpec, Scores
+from AnomalyDetectionLib.scoring.contract import Batch, InputSpec, Scores
 
-from .networks.unet import Norm, UNet
-from .segmentation import check_input, score_of_logit, segmentation_loss, segmentation_memory, start_rare
-from .tiling import score_by_tiles
+from .networks.unet import Norm
+from .segmentation import Segmenter, segmentation_loss
 
 HEAVIEST = 1000.0
 
 
-class SynthLesion(Detector):
+class SynthLesion(Segmenter):
     """U-Net of patches, trained on normals with synthetic lesions.
 
     Parameters
@@ -68,30 +67,20 @@ class SynthLesion(Detector):
         lesion_weight: float = 10.0,
         overlap: float = 0.25,
     ) -> None:
-        super().__init__(spec)
         if spec.kind != "patches":
             raise InputError(f"synthlesion: the input must be `kind: patches`, not {spec.kind!r}.")
-        check_input("synthlesion", spec, overlap)
         if not 1 <= lesion_weight <= HEAVIEST:
             raise InputError(f"synthlesion: lesion_weight {lesion_weight} must lie in 1 to {HEAVIEST:g}.")
+        context = (len(spec.channels) if mirror else 0) + (3 if position else 0)
+        super().__init__(
+            spec, "synthlesion", context, widths=widths, norm=norm, residual=residual, dropout=0.0, overlap=overlap
+        )
+        self.mirror, self.position, self.context_channels = bool(mirror), bool(position), context
         self.lesion_weight = float(lesion_weight)
-        self.norm, self.residual, self.overlap = norm, bool(residual), float(overlap)
-        self.mirror, self.position = bool(mirror), bool(position)
-        self.context_channels = (len(spec.channels) if self.mirror else 0) + (3 if self.position else 0)
-        inputs = spec.image_channels + self.context_channels
-        self.network = UNet(inputs, 1, widths, dimensions=3, norm=norm, residual=residual)
-        start_rare(self.network)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "widths": list(self.network.widths),
-            "norm": self.norm,
-            "residual": self.residual,
-            "mirror": self.mirror,
-            "position": self.position,
-            "lesion_weight": self.lesion_weight,
-            "overlap": self.overlap,
-        }
+        own = {"mirror": self.mirror, "position": self.position, "lesion_weight": self.lesion_weight}
+        return super().config() | own
 
     def context(self, batch: Batch) -> Tensor | None:
         """The other side, and the place, of every voxel of whole volumes: float32 (N, context_channels, D, H, W)."""
@@ -110,17 +99,7 @@ class SynthLesion(Detector):
         return segmentation_loss(logit, batch.mask, batch.foreground, self.lesion_weight)
 
     def score(self, batch: Batch) -> Scores:
-        """As `unet`: of the order of the lesion's logit, above 0."""
-        assert self.spec.size is not None
-        inputs = self._inputs(batch.image, self.context(batch))
-        logit = score_by_tiles(
-            self.network, inputs, batch.foreground, self.spec.size, overlap=self.overlap, progress=batch.progress
-        )
-        return Scores(map=score_of_logit(logit, batch.foreground))
-
-    def memory_bytes(self, voxels: int) -> int:
-        channels = self.spec.image_channels + self.context_channels
-        return segmentation_memory(self.network, self.spec, voxels, 2 * channels)
+        return self.score_of(self._inputs(batch.image, self.context(batch)), batch)
 
     def _inputs(self, image: Tensor, context: Tensor | None) -> Tensor:
         return image if context is None else torch.cat([image, context], dim=1)

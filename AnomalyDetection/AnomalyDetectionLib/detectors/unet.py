@@ -11,14 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from AnomalyDetectionLib.scoring.contract import Batch, Detector, InputSpec, Scores
+from AnomalyDetectionLib.scoring.contract import Batch, InputSpec, Scores
 
-from .networks.unet import Norm, UNet
-from .segmentation import check_input, score_of_logit, segmentation_loss, segmentation_memory, start_rare
-from .tiling import score_by_tiles
+from .networks.unet import Norm
+from .segmentation import Segmenter, segmentation_loss
 
 
-class SupervisedUNet(Detector):
+class SupervisedUNet(Segmenter):
     """U-Net trained on normals and on abnormal cases with masks.
 
     Parameters
@@ -48,28 +47,11 @@ class SupervisedUNet(Detector):
         dropout: float = 0.0,
         overlap: float = 0.25,
     ) -> None:
-        super().__init__(spec)
-        check_input("unet", spec, overlap)
-        self.norm, self.residual, self.dropout, self.overlap = norm, bool(residual), float(dropout), float(overlap)
-        self.network = UNet(
-            spec.image_channels,
-            1,
-            widths,
-            dimensions=3 if spec.kind == "patches" else 2,
-            norm=norm,
-            residual=residual,
-            dropout=dropout,
-        )
-        start_rare(self.network)
+        super().__init__(spec, "unet", 0, widths=widths, norm=norm, residual=residual, dropout=dropout, overlap=overlap)
+        self.dropout = float(dropout)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "widths": list(self.network.widths),
-            "norm": self.norm,
-            "residual": self.residual,
-            "dropout": self.dropout,
-            "overlap": self.overlap,
-        }
+        return super().config() | {"dropout": self.dropout}
 
     def loss(self, batch: Batch) -> Tensor:
         if batch.mask is None:
@@ -77,16 +59,4 @@ class SupervisedUNet(Detector):
         return segmentation_loss(self.network(batch.image), batch.mask, batch.foreground)
 
     def score(self, batch: Batch) -> Scores:
-        """Softplus of the lesion's logit plus `OFFSET`: of the logit's order, without a probability's saturation."""
-        if self.spec.kind == "patches":
-            assert self.spec.size is not None
-            size = self.spec.size
-            logit = score_by_tiles(
-                self.network, batch.image, batch.foreground, size, overlap=self.overlap, progress=batch.progress
-            )
-        else:
-            logit = self.network(batch.image).float()
-        return Scores(map=score_of_logit(logit, batch.foreground))
-
-    def memory_bytes(self, voxels: int) -> int:
-        return segmentation_memory(self.network, self.spec, voxels)
+        return self.score_of(batch.image, batch)

@@ -85,6 +85,12 @@ class InputSpec:
         """Channels of `Batch.image`: those of a case, times the slices of an item."""
         return len(self.channels) * (2 * self.neighbours + 1)
 
+    @property
+    def own_channels(self) -> slice:
+        """Which channels of `Batch.image` are the item's own slice; all of them where it has no neighbours."""
+        first = self.neighbours * len(self.channels)
+        return slice(first, first + len(self.channels))
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
