@@ -187,11 +187,12 @@ def test_heat_becomes_ever_lighter(slicer: Any, results: Any) -> None:
     assert list(function.GetRange()) == [2.0, 6.0], "the legend shows no colour that the image cannot have"
 
 
-def test_the_verdict_is_one_line(results: Any, result: ScoreResult) -> None:
+def test_the_verdict_says_in_sentences_what_the_result_holds(results: Any, result: ScoreResult) -> None:
     verdict = results.verdict()
-    assert f"{len(result.findings)} finding" in verdict.text() and "\n" not in verdict.text()
-    assert verdict.text().startswith("called abnormal · ")
-    assert f"p = {result.p_value:.3f} (n = {result.calibration_n})" in verdict.text()
+    called, found, score, share, *_ = verdict.sentences()
+    assert called == "The model calls the case abnormal." and f"{len(result.findings)} finding" in found
+    assert f"{result.volume_score:.2f}" in score
+    assert f"Of {result.calibration_n} normal scans" in share and f"p = {result.p_value:.3f}" in share
     assert verdict.abnormal == result.abnormal
     assert verdict.false_findings_per_normal == result.false_findings_per_normal
     assert verdict.reasons == result.quality.reasons and verdict.notes == result.notes
@@ -240,7 +241,7 @@ def test_while_a_slider_moves_the_segmentation_is_left_as_it_is_and_hidden(resul
 def test_above_every_rarity_there_are_no_findings_and_then_some_again(results: Any, result: ScoreResult) -> None:
     assert results.relabel(float(result.rarity.array.max()) + 1) == ()
     assert segments(results) == [] == rows(results.table)
-    assert "No finding above rarity" in results.verdict().text()
+    assert "There is no finding above rarity" in results.verdict().sentences()[1]
     assert len(results.relabel(result.threshold)) == len(result.findings) == len(segments(results))
 
 

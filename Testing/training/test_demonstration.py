@@ -174,7 +174,7 @@ print(json.dumps({
     "rows": results.table.GetNumberOfRows(),
     "folders": [tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(node))) for node in results.nodes()],
     "model": [node.GetAttribute(PREFIX + "ModelSha256") for node in results.nodes()],
-    "verdict": results.verdict().text(),
+    "verdict": results.verdict().sentences(),
     "document": results.document.GetText(),
     "window": [display.GetWindowLevelMin(), display.GetWindowLevelMax(), display.GetLowerThreshold()],
     "lightness": [sum(function.GetColor(rarity)) for rarity in (2.0, 3.0, 4.0, 5.0, 6.0)],
@@ -206,7 +206,8 @@ def test_the_scene_opens_with_volume_heat_findings_and_verdict_as_the_module_sho
     assert "SCT^4147007^Mass" in read["terminology"]
     assert read["segments"] == read["rows"] == len(result.findings)
     assert read["folders"] == [f"{case.case} - anomalies"] * 5 and read["model"] == [result.model.sha256] * 5
-    assert f"p = {result.p_value:.3f} (n = {PLAN.calibration})" in read["verdict"]
+    share = f"a share of p = {result.p_value:.3f} scores as high."
+    assert f"Of {PLAN.calibration} normal scans, together with this one, {share}" in read["verdict"]
     assert f"Scored by the model {result.model.id}, version {result.model.version} " in read["document"]
     assert read["window"] == [2.0, 6.0, 2.0] and read["legend"] and read["outlines"]
     assert read["lightness"] == sorted(read["lightness"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import qt
 from slicer.i18n import tr as _
 
-from .texts import coloured, error_text, time_left_text, warning_text
+from .texts import DOUBT, coloured, error_text, time_left_text, warning_text
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.worker.client import Progress
@@ -93,7 +93,7 @@ class RunView:
         """What must be installed first; the first step is next."""
         lines = [f"{index}. {escape(text)}" for index, text in enumerate(steps, start=1)]
         lines[0] = f"<b>{lines[0]}</b>"
-        heading = coloured(_("Scoring needs something that Slicer does not bring along:"), "#b36b00")
+        heading = coloured(_("Scoring needs something that Slicer does not bring along:"), DOUBT)
         self._ui.setupLabel.text = "<br>".join([heading, *lines])
         self._ui.setupHintLabel.text = escape(
             _(

@@ -39,31 +39,8 @@ class Verdict:
     mapped: bool = True
     probability: float | None = None
 
-    def text(self) -> str:
-        """One line for the panel."""
-        if not self.mapped:
-            found = _("Whole image judged, no map")
-        elif self.findings == 0:
-            found = _("No finding above rarity {threshold:.1f}")
-        elif self.findings == 1:
-            found = _("1 finding above rarity {threshold:.1f}")
-        else:
-            found = _("{count} findings above rarity {threshold:.1f}")
-        called = {True: [_("called abnormal")], False: [_("called normal")], None: []}[self.abnormal]
-        parts = [
-            *called,
-            found.format(count=self.findings, threshold=self.threshold),
-            _("volume score {score:.2f}").format(score=self.volume_score),
-            *([] if self.probability is None else [_("probability {p:.2f}").format(p=self.probability)]),
-            _("p = {p:.3f} (n = {n})").format(p=self.p_value, n=self.calibration_n),
-            _("image quality {quality}").format(
-                quality={"good": _("good"), "check": _("to be checked"), "poor": _("poor")}[self.quality]
-            ),
-        ]
-        return " · ".join(parts)
-
     def sentences(self) -> list[str]:
-        """The same in full sentences, for somebody who has not got the panel."""
+        """In full sentences, for somebody who has not got the panel."""
         called = {
             True: _("The model calls the case abnormal."),
             False: _("The model does not call the case abnormal."),
