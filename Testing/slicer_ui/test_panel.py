@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from benchmarks.bench_open import openings
+from PySide6 import QtCore, QtGui
 
 from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
 from AnomalyDetectionLib.scoring.result import ScoreResult
@@ -162,6 +163,20 @@ def test_the_model_is_installed_from_a_file_and_removed(panel: Any, model_zip: P
     assert not entry.folder.exists() and panel.models.current().id == "starter-brain-flair"
     panel.models.install(str(SAMPLE))
     assert "not a model" in panel.ui.messageLabel.text
+
+
+def test_what_a_model_says_of_itself_is_shown_as_it_stands_and_never_as_markup(panel: Any, tmp_path: Path) -> None:
+    model = load_bundle(RESOURCES / "Models" / "starter-brain-flair")
+    picture_of = '<img src="file:///somewhere/else.png">'
+    info = {**model.info, "title": f"Brain {picture_of}", "contrast": picture_of, "description": "<b>best</b>"}
+    write_bundle(replace(model, info=info, identity=replace(model.identity, id="marked")), tmp_path / "marked")
+    panel.models.install(str(tmp_path / "marked"))
+    tip = QtGui.QTextDocumentFragment.fromHtml(panel.ui.modelCombo.toolTip).toPlainText()
+    note = panel.ui.modelNoteLabel.text
+    click(panel.ui.removeModelButton)
+    assert tip.startswith(f"Brain {picture_of}") and "\n<b>best</b>" in tip and picture_of in note
+    for label in (panel.ui.modelNoteLabel, panel.ui.stageLabel):
+        assert label.textFormat == QtCore.Qt.TextFormat.PlainText, label.objectName
 
 
 @pytest.fixture(scope="module")

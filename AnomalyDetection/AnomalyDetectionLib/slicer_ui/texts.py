@@ -130,8 +130,13 @@ def model_tip(entry: Entry) -> str:
     marks = model_marks(entry)
     name = f"{entry.title} – {marks}" if marks else entry.title
     if entry.problem is not None:
-        return f"{name}\n{entry.problem}"
-    return "\n".join([name, entry.description, "", *figure_lines(entry.figures)]).strip()
+        return tip_text(f"{name}\n{entry.problem}")
+    return tip_text("\n".join([name, entry.description, "", *figure_lines(entry.figures)]).strip())
+
+
+def tip_text(text: str) -> str:
+    """A tooltip that shows a text of foreign origin as it stands: Qt would take one with tags for rich text."""
+    return "<br>".join(map(escape, text.split("\n"))) if "<" in text else text
 
 
 def fit_text(entry: Entry | None, modality: str) -> str:
