@@ -253,6 +253,21 @@ def test_the_code_of_another_package_is_neither_fused_nor_loaded(
 
 
 @pytest.mark.parametrize(
+    ("part", "content"), [("calibrator", {}), ("identity", {"id": "x"}), ("template", [0, 4, 4]), ("detector", None)]
+)
+def test_a_fused_bundle_whose_members_are_damaged_is_refused_when_it_is_read(
+    fused: Model, tmp_path: Path, part: str, content: object
+) -> None:
+    write_bundle(fused, tmp_path / "fused")
+    path = tmp_path / "fused" / "anomaly.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["config"]["members"][0][part] = content
+    path.write_text(json.dumps(manifest | {"sha256": manifest_hash(manifest)}), encoding="utf-8")
+    with pytest.raises(InputError):
+        load_bundle(tmp_path / "fused")
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ([], r"options.members is empty; name fitted models, as --set options.members=\[A,B\] does"),

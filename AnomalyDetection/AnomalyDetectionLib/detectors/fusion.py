@@ -79,6 +79,9 @@ class Fusion(Composite):
         self.detectors = nn.ModuleList(
             build(_built_in(member["detector"]), member["spec"], member["config"]) for member in self.described
         )
+        # Here and not when they are asked for: a damaged bundle is to be refused when it is read.
+        self._identities = [ModelIdentity(**member["identity"]) for member in self.described]
+        self._calibrators = [Calibrator.from_json(member["calibrator"]) for member in self.described]
         for number, member in enumerate(self.described):
             if member["template"] is not None:
                 for name, values in _empty(member["template"]).items():
@@ -121,10 +124,9 @@ class Fusion(Composite):
             templates: list[Template] = []
             members = []
             for number, described in enumerate(self.described):
-                identity = ModelIdentity(**described["identity"])
                 template = self._template(number, templates) if described["template"] is not None else None
-                detector = self.detectors[number]
-                members.append(Member(identity, detector, template, Calibrator.from_json(described["calibrator"])))  # type: ignore[arg-type]
+                identity, calibrator = self._identities[number], self._calibrators[number]
+                members.append(Member(identity, self.detectors[number], template, calibrator))  # type: ignore[arg-type]
             self._members = tuple(members)
         return self._members
 
