@@ -160,3 +160,18 @@ def test_settings_that_do_not_go_together_are_refused(spec: InputSpec, options: 
 def test_too_few_normals_are_refused() -> None:
     with pytest.raises(InputError, match="3 normals are too few for 3 nearest neighbours"):
         fitted(count=3)
+
+
+def test_a_place_with_too_few_normals_for_a_gaussian_is_not_judged_rather_than_found_usual() -> None:
+    detector = build("features", FRAME, SMALL | {"method": "gaussian"})
+    for seed in range(12):
+        batch = case(seed)
+        batch.foreground[..., : SIZE // 2] = seed == 0  # one normal alone reaches there
+        detector.absorb(batch)
+    detector.finish()
+    batch = case(50)
+    batch.foreground[:] = True
+    found = detector.score(batch)
+    assert found.map is not None and found.scored is not None
+    assert found.scored[..., -8:].all() and (found.map[..., -8:] > 0).all()
+    assert not found.scored[..., :8].any()

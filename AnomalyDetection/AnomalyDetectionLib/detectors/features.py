@@ -22,7 +22,7 @@ from . import alignment
 from .album import Album
 from .cutpaste import train_backbone
 from .feature_maps import PACKAGE, SELF, STORED, FeatureMaps
-from .gaussians import fit_gaussians, mahalanobis
+from .gaussians import LEAST_VECTORS, fit_gaussians, mahalanobis
 from .nearest import PlacedBank, coreset
 from .networks.backbones.catalogue import make_backbone
 from .networks.backbones.weights import Provenance
@@ -220,7 +220,8 @@ class Features(Detector):
         vectors = self.projection.of_stored(reservoir.values[:, held])
         if self.method == "gaussian":
             mean, whitening = fit_gaussians(vectors, filled)
-            self.bank, self.whitening, self.filled = mean[:, None].half(), whitening.half(), filled
+            self.bank, self.whitening = mean[:, None].half(), whitening.half()
+            self.filled = torch.where(filled < LEAST_VECTORS, 0, filled)  # no Gaussian, no score
         else:
             self._fit_bank(vectors, filled, torch.from_numpy(reservoir.cases[:, held]))
 

@@ -7,6 +7,9 @@ from torch import Tensor
 
 PLACES_AT_ONCE = 64
 
+LEAST_VECTORS = 2
+"""Vectors of a place that have a covariance."""
+
 
 def fit_gaussians(vectors: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and whitening matrix of every place.
@@ -24,13 +27,13 @@ def fit_gaussians(vectors: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     float32 (places, width) and (places, width, width): a vector's Mahalanobis distance is the norm of the matrix times
-    its difference from the mean.  Places with fewer than two vectors have both zero.
+    its difference from the mean.  Places with fewer than `LEAST_VECTORS` have both zero.
     """
     places, _, width = vectors.shape
     mean, whitening = torch.zeros(places, width), torch.zeros(places, width, width)
     for place in range(places):
         count = int(filled[place])
-        if count < 2:
+        if count < LEAST_VECTORS:
             continue
         values = vectors[place, :count].double()
         mean[place] = values.mean(dim=0)
