@@ -1,7 +1,7 @@
 """`synthlesion`: segmentation of lesions that were put into normals.
 
-A U-Net of volumes learns to outline synthetic lesions with fading edges, and has then a use for any that looks unlike
-its surroundings: the idea of Foreign Patch Interpolation (Tan et al., MELBA 2022), Poisson Image Interpolation (Tan et
+A U-Net of volumes learns to outline synthetic lesions with fading edges, so that it may mark whatever looks unlike its
+surroundings: the idea of Foreign Patch Interpolation (Tan et al., MELBA 2022), Poisson Image Interpolation (Tan et
 al., MICCAI 2021) and Natural Synthetic Anomalies (Schlueter et al., ECCV 2022), and of the winners of the Medical
 Out-of-Distribution challenge (Zimmerer et al., IEEE TMI 2022).  It is trained on normals only, and its best epoch is
 that which outlines lesions of another family best.
