@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ MOST_ITERATIONS = 100
 
 SURE_OVERLAP = 0.93
 """Dice of the foregrounds above which the first pose is not doubted."""
+
+CALLBACK_FAILED = "executing the Python Callable"
+"""What SimpleITK's RuntimeError says where an exception came out of a callback."""
 
 _FLIP_XY = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -168,7 +172,15 @@ class _Watch:
                 method.StopRegistration()
 
         method.AddCommand(sitk.sitkIterationEvent, report)
-        method.Execute(fixed, moving)
+        try:
+            method.Execute(fixed, moving)
+        except RuntimeError as error:
+            # What a signal raises (Ctrl-C) comes at the first step of the callback, before its `try`.  SimpleITK prints
+            # it, which leaves it in sys.last_value, and says only that the callback failed.
+            raised = getattr(sys, "last_value", None)
+            if CALLBACK_FAILED in str(error) and isinstance(raised, BaseException):
+                raise raised from None
+            raise
         if self._raised is not None:
             raise self._raised
 
