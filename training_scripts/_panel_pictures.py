@@ -48,7 +48,7 @@ def take(pictures: Path, thumbnail: Path) -> list[Path]:
         raise RuntimeError(widget.ui.messageLabel.text)
     slicer.app.processEvents()  # the views follow in a turn of their own
     widget.ui.showSurfacesCheck.checked = True
-    while widget.controls.surfaces.is_busy:
+    while widget.controls.reading.surfaces.is_busy:
         slicer.app.processEvents()
     _refresh(slicer)
     written = [pictures / "slicer.png", thumbnail]
