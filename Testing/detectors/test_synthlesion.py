@@ -143,6 +143,35 @@ def test_a_crop_comes_with_its_part_of_what_is_known_of_the_whole_head(cohort: P
     assert torch.isfinite(detector.loss(altered))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_brightness_and_contrast_of_the_other_side_change_with_the_image_and_places_do_not(
+    cohort: Path, tmp_path: Path, seed: int
+) -> None:
+    detector = built()
+
+    def the_same_side(batch: Batch) -> torch.Tensor:
+        context = detector.context(batch)
+        assert context is not None
+        return torch.cat([batch.image, context[:, 1:]], dim=1)  # so that both must stay alike
+
+    prepared = PreparedCases(read_manifest(cohort).cases[:2], SPEC, None, tmp_path, context=the_same_side)
+    turned, strong = {"rotate_degrees": 20.0, "flip": 0.5}, {"gain": 0.4, "offset": 0.2, "gamma": 0.4}
+    weak = {"gain": 0.0, "offset": 0.0, "gamma": 0.0}
+    changed, plain = (
+        Patches(
+            prepared, (16, 16, 16), 4, seed, AugmentSection(**turned, **how), context_images=detector.context_images
+        ).__getitems__([(0, n) for n in range(8)])
+        for how in (strong, weak)
+    )
+    assert changed.context is not None and plain.context is not None
+    inside = changed.foreground & (changed.image > 0)
+    assert (changed.image - plain.image)[inside].abs().mean() > 0.05
+    differing = (changed.context[:, :1] - changed.image).abs() > 1e-3
+    assert differing.float().mean() < 0.02, "but for voxels of the foreground that are 0, and its rim"
+    assert torch.equal(changed.context[:, 1:], plain.context[:, 1:])
+    assert built(mirror=False).context_images == 0
+
+
 def test_it_learns_to_outline_what_was_altered(cohort: Path, tmp_path: Path) -> None:
     detector = built(widths=[8, 16])
     prepared = PreparedCases(read_manifest(cohort).cases[:2], SPEC, None, tmp_path, context=context_of(detector))

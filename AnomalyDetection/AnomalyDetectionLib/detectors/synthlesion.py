@@ -76,6 +76,7 @@ class SynthLesion(Segmenter):
             spec, "synthlesion", context, widths=widths, norm=norm, residual=residual, dropout=0.0, overlap=overlap
         )
         self.mirror, self.position, self.context_channels = bool(mirror), bool(position), context
+        self.context_images = len(spec.channels) if self.mirror else 0
         self.lesion_weight = float(lesion_weight)
 
     def config(self) -> dict[str, Any]:

@@ -199,6 +199,10 @@ class Detector(nn.Module):
     context_channels: int = 0
     """Channels of what `context` answers."""
 
+    context_images: int = 0
+    """How many of them, the first ones, show the image's own intensities, 0 outside the foreground: where training
+    changes brightness and contrast, it changes them alike."""
+
     warmup_epochs: int = 0
     """Epochs until the loss has its final form; the best epoch is chosen among those after."""
 

@@ -122,13 +122,19 @@ class Augmentation:
             slice.
         """
         moved = self.moved(changes, stacked, size)
-        image, foreground = moved[:, :-slices], moved[:, -slices:] > 0.5
+        foreground = moved[:, -slices:] > 0.5
+        image = self.recoloured(changes, moved[:, :-slices])
+        image.mul_(foreground.repeat_interleave(image.shape[1] // slices, dim=1))
+        return image, foreground[:, slices // 2 : slices // 2 + 1]
+
+    def recoloured(self, changes: Changes, image: Tensor) -> Tensor:
+        """Images (N, C, *spatial) with other gain, offset and gamma, in [0, 1]; one curve for all channels of an item,
+        background too."""
         image = image * changes.gain + changes.offset
         all_but_items = tuple(range(1, image.dim()))
         least, most = image.amin(dim=all_but_items, keepdim=True), image.amax(dim=all_but_items, keepdim=True)
         image = ((image - least) / (most - least + _LEAST_RANGE)).pow_(changes.gamma).mul_(most - least).add_(least)
-        image.clamp_(0, 1).mul_(foreground.repeat_interleave(image.shape[1] // slices, dim=1))
-        return image, foreground[:, slices // 2 : slices // 2 + 1]
+        return image.clamp_(0, 1)
 
 
 def _about_the_middle(affine: Tensor, size: Sequence[int], margin: Sequence[int]) -> Tensor:

@@ -86,7 +86,7 @@ def fit_gradient(
         return PreparedCases(cases, spec, template, slices, told, masks, context_of(detector))
 
     kept, kept_for_validation = prepared(training, 0), prepared(validation, len(training))
-    learnt_from, judged_by = batches(spec, kept, kept_for_validation, config.training, seed)
+    learnt_from, judged_by = batches(spec, kept, kept_for_validation, config.training, seed, detector.context_images)
     if labelled:
         learnt_from = WithLabels(learnt_from, kept, training, detector.columns)
         judged_by = WithLabels(judged_by, kept_for_validation, validation, detector.columns)
@@ -156,7 +156,12 @@ def check_trainable(spec: InputSpec, labelled: bool = False) -> None:
 
 
 def batches(
-    spec: InputSpec, training: PreparedCases, validation: PreparedCases, settings: TrainingSection, seed: int
+    spec: InputSpec,
+    training: PreparedCases,
+    validation: PreparedCases,
+    settings: TrainingSection,
+    seed: int,
+    context_images: int = 0,
 ) -> tuple[Batches, Batches]:
     """What is learnt from, changed at random, and what epochs are judged by, the same for all of them and all runs."""
     if spec.kind == "volume":
@@ -165,7 +170,7 @@ def batches(
         return TrainingSlices(training, settings.augment, seed), ValidationSlices(validation)
     assert spec.size is not None
     return (
-        Patches(training, spec.size, settings.patches_per_case, seed, settings.augment),
+        Patches(training, spec.size, settings.patches_per_case, seed, settings.augment, context_images=context_images),
         Patches(validation, spec.size, max(VALIDATION_PATCHES, settings.patches_per_case), 0, fixed=True),
     )
 

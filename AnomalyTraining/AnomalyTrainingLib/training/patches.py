@@ -13,7 +13,7 @@ from torch import Tensor
 
 from AnomalyDetectionLib.scoring.contract import Batch
 
-from .augment import Augmentation
+from .augment import Augmentation, Changes
 from .config import AugmentSection
 from .data import Batches, PreparedCases
 from .kept import KeptCase
@@ -38,6 +38,8 @@ class Patches(Batches):
         (D, H, W) of a crop; where a volume is smaller it is filled up with zeros.
     per_case
         Crops a case and epoch.
+    context_images
+        As `Detector.context_images`.
     fixed
         For validation: crops are the same in every epoch, keys are indices rather than (epoch, index), and batches have
         no epoch.
@@ -52,10 +54,11 @@ class Patches(Batches):
         augment: AugmentSection | None = None,
         *,
         fixed: bool = False,
+        context_images: int = 0,
     ) -> None:
         self._cases, self._size, self._seed, self._fixed = cases.kept, tuple(size), seed, fixed
         self._count = per_case * len(cases.kept)
-        self._masks = cases.masks
+        self._masks, self._context_images = cases.masks, context_images
         self._abnormal = [place for place, case in enumerate(self._cases) if case.mask is not None and case.mask.any()]
         self._augmentation = Augmentation(augment, dimensions=3) if augment is not None and augment.on else None
         self._margin = [math.ceil(MARGIN * n) if self._augmentation else 0 for n in self._size]
@@ -67,23 +70,31 @@ class Patches(Batches):
         """The batch of crops with these keys: (epoch, index), the epoch the same for all; or indices."""
         pairs = [(None, key) if self._fixed else key for key in keys]
         stack = torch.stack([self._block(*pair) for pair in pairs])
-        channels = self._cases[0].shape[1]
-        image, foreground, others = (
-            stack[:, :channels],
-            stack[:, channels : channels + 1] > 0.5,
-            stack[:, channels + 1 :],
-        )
         if self._augmentation is not None:
             seeds = [seed_of("augment", self._seed, *pair) for pair in pairs]
-            changes = self._augmentation.draw(seeds, self._size, self._margin)
-            image, foreground = self._augmentation.apply(changes, stack[:, : channels + 1], size=self._size)
-            others = self._augmentation.moved(changes, others, self._size)
-        batch = Batch(image, foreground, epoch=pairs[0][0])
+            stack = self._changed(stack, self._augmentation.draw(seeds, self._size, self._margin))
+        channels = self._cases[0].shape[1]
+        batch = Batch(stack[:, :channels], stack[:, channels : channels + 1] > 0.5, epoch=pairs[0][0])
         if self._masks:
-            batch.mask = (others[:, :1] > 0.5).float()
-        if others.shape[1] > 1:
-            batch.context = others[:, 1:]
+            batch.mask = (stack[:, channels + 1 : channels + 2] > 0.5).float()
+        if stack.shape[1] > channels + 2:
+            batch.context = stack[:, channels + 2 :]
         return batch
+
+    def _changed(self, stack: Tensor, changes: Changes) -> Tensor:
+        """Blocks as `_block` makes them, moved and without their margin, the intensities of the image changed; those of
+        the context in the same way, for a network that is shown two images of a body never sees them differ so."""
+        assert self._augmentation is not None
+        channels = self._cases[0].shape[1]
+        known = slice(channels + 2, channels + 2 + self._context_images)
+        # No foreground of the context is kept: what is not exactly 0 belongs to it.
+        stack = torch.cat([stack, (stack[:, known] != 0).float()], dim=1)
+        moved = self._augmentation.moved(changes, stack, self._size)
+        moved, within = moved.split([moved.shape[1] - self._context_images, self._context_images], dim=1)
+        images = self._augmentation.recoloured(changes, torch.cat([moved[:, :channels], moved[:, known]], dim=1))
+        moved[:, :channels] = images[:, :channels] * (moved[:, channels : channels + 1] > 0.5)
+        moved[:, known] = images[:, channels:] * (within > 0.5)
+        return moved
 
     def _block(self, epoch: int | None, index: int) -> Tensor:
         """A crop with its margin: channels, foreground, mask and context, float32 (C + 2 + K, D, H, W)."""
