@@ -49,6 +49,8 @@ VARIANTS = {
     "ssim": Variant("autoencoder ssim", ("options.loss=ssim",)),
     "spatial": Variant("autoencoder spatial", ("options.bottleneck=spatial", "options.latent=8")),
     "vae": Variant("autoencoder vae", ("options.variational=true", "options.kl_warmup_epochs=5")),
+    "mse224": Variant("autoencoder mse 224²", ("baselines=none", "training.epochs=15"), size=()),
+    "denoising": Variant("denoising", ("training.epochs=5",), "brain_denoising"),
     "restore": Variant("restore", ("baselines=none",), "brain_restore", ()),
     "unet": Variant("unet (ceiling)", ("baselines=none", "training.epochs=6"), "unet_brain", ()),
 }
@@ -73,7 +75,7 @@ class Training:
 
 TRAININGS = (
     *(Training("mse", seed) for seed in (0, 1, 2)),
-    *(Training(variant, 0) for variant in ("ssim", "spatial", "vae", "restore", "unet")),
+    *(Training(variant, 0) for variant in ("ssim", "spatial", "vae", "mse224", "denoising", "restore", "unet")),
 )
 STATISTICS = "zscore"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ CONFIG = """
 name: tiny-restore
 detector: restore
 few_normals: true
-options: {widths: [8, 16, 32]}
+options: {widths: [8, 16, 32], score_by: product}
 input: {kind: 2.5d, neighbours: 1, modalities: [MR], grid: own, spacing: [6.0, 6.0, 6.0], size: [40, 40]}
 training: {epochs: 12, batch: 4, learning_rate: 0.001}
 findings: {least_ml: 1.0}
@@ -66,7 +67,7 @@ def test_an_untrained_network_changes_nothing() -> None:
     image = batch().image
     change, logit = restore()(image, torch.ones(3))
     assert not change.any() and torch.sigmoid(logit).max() < 0.04
-    assert not restore().score(batch()).map.any()
+    assert not restore(score_by="change").score(batch()).map.any()
 
 
 def test_the_loss_falls_as_the_lesion_is_undone_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,19 +84,19 @@ def test_the_loss_falls_as_the_lesion_is_undone_and_marked(monkeypatch: pytest.M
     assert float(detector.loss(given)) == pytest.approx(losses[2], abs=1e-6), "air does not count"
 
 
-def test_the_score_is_the_change_either_way_and_zero_outside_the_foreground() -> None:
-    given, detector = batch(), restore(by_probability=False)
+@pytest.mark.parametrize(("score_by", "expected"), [("probability", 0.25), ("change", 0.2), ("product", 0.05)])
+def test_the_score_is_what_was_asked_for_and_zero_outside_the_foreground(score_by: str, expected: float) -> None:
+    given, detector = batch(), restore(score_by=score_by)
     up = torch.full_like(given.target, 0.2)
     up[:, :, ::2] *= -1
-    detector.forward = lambda image, severity: (up, torch.zeros_like(up))
+    logit = torch.full_like(up, math.log(0.25 / 0.75))
+    detector.forward = lambda image, severity: (up, logit)
     found = detector.score(given).map
-    assert torch.allclose(found[given.foreground], torch.tensor(0.2)) and not found[~given.foreground].any()
-    detector.by_probability = True
-    assert torch.allclose(detector.score(given).map, found / 2), "a probability of one half halves it"
+    assert torch.allclose(found[given.foreground], torch.tensor(expected)) and not found[~given.foreground].any()
 
 
 def test_several_steps_leave_as_much_of_the_lesion_as_the_severity_says() -> None:
-    given, detector, known = batch(), restore(steps=4, by_probability=False), Known()
+    given, detector, known = batch(), restore(steps=4, score_by="change"), Known()
     detector.forward = known
     total = detector.score(given).map
     assert [float(severity[0]) for _, severity in known.seen] == [1.0, 0.75, 0.5, 0.25]
@@ -136,6 +137,7 @@ def test_impossible_settings_are_refused() -> None:
         ({"probability_weight": -1}, "probability_weight"),
         ({"smooth": -0.5}, "smooth"),
         ({"widths": []}, "widths"),
+        ({"score_by": "both"}, "score_by"),
         ({"norm": "batch"}, "norm"),
     ):
         with pytest.raises(InputError, match=said):
@@ -145,7 +147,7 @@ def test_impossible_settings_are_refused() -> None:
 
 
 def test_its_options_rebuild_it() -> None:
-    changed = restore(steps=3, mirror=False, position=False, by_probability=False, smooth=0.5, norm="instance")
+    changed = restore(steps=3, mirror=False, position=False, score_by="product", smooth=0.5, norm="instance")
     again = build("restore", SPEC, changed.config())
     again.load_state_dict(changed.state_dict(), strict=True)
     assert again.config() == changed.config() and again.config()["steps"] == 3

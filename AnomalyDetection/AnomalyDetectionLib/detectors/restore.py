@@ -1,21 +1,20 @@
-"""`restore`: what a network takes away that was taught to undo synthetic lesions.
+"""`restore`: what a network would take away that was taught to undo synthetic lesions.
 
 A 2.5D U-Net sees normals with synthetic lesions in them and learns to give back the untouched slice, knowing how
 strongly they were faded in: restoration as in Disyre (Naval Marimont et al., ISBI 2024 and arXiv:2311.15453), whose
-corruptions take the place of noise in cold diffusion (Bansal et al., NeurIPS 2023).  A pixel's score is the change that
-the restoration makes to it, whether brighter or darker.
+corruptions take the place of noise in cold diffusion (Bansal et al., NeurIPS 2023).
 
 Two things are other than in Disyre.  The network answers with the change, not with the slice: outside of lesions there
 is nothing to do, and a slice's noise and detail do not end in the score.  And a second output, trained beside, is the
-probability that a pixel was altered; by default it weighs the change (`by_probability`), since healthy structure that
-the network is unsure about gets small changes at low probability.
+probability that a pixel was altered.  It is the score by default: the change, which is Disyre's score, ranks faint
+lesions below healthy detail that the network is unsure about (`score_by` takes it, or the product of both).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +43,9 @@ CONDITION = 16
 
 MOST_STEPS = 50
 
+ScoreBy = Literal["probability", "change", "product"]
+"""What a pixel's score is: see `Restore`."""
+
 
 class Restore(Detector):
     """Restoration of slices from synthetic lesions.
@@ -62,8 +64,9 @@ class Restore(Detector):
         The slice mirrored left to right is an input: the other side of a head tells what this side should look like.
     position
         Row and column, from -1 to 1, are inputs.
-    by_probability
-        The score is the change times the probability that the pixel was altered; otherwise the change alone.
+    score_by
+        The score is the probability that the pixel was altered, or the absolute change that restores it, or the product
+        of both.
     probability_weight
         Weight of the cross-entropy of that probability beside the restoration's absolute error.
     smooth
@@ -86,14 +89,14 @@ class Restore(Detector):
         steps: int = 1,
         mirror: bool = True,
         position: bool = True,
-        by_probability: bool = True,
+        score_by: ScoreBy = "probability",
         probability_weight: float = 0.3,
         smooth: float = 0.0,
     ) -> None:
         super().__init__(spec)
-        _check(spec, widths, steps, probability_weight, smooth)
+        _check(spec, widths, steps, score_by, probability_weight, smooth)
         self.steps, self.mirror, self.position = steps, bool(mirror), bool(position)
-        self.by_probability, self.probability_weight = bool(by_probability), float(probability_weight)
+        self.score_by, self.probability_weight = score_by, float(probability_weight)
         self.smooth, self.norm = float(smooth), norm
         channels = len(spec.channels)
         inputs = spec.image_channels + (channels if self.mirror else 0) + (2 if self.position else 0)
@@ -112,7 +115,7 @@ class Restore(Detector):
             "steps": self.steps,
             "mirror": self.mirror,
             "position": self.position,
-            "by_probability": self.by_probability,
+            "score_by": self.score_by,
             "probability_weight": self.probability_weight,
             "smooth": self.smooth,
         }
@@ -149,13 +152,12 @@ class Restore(Detector):
         return restoration + self.probability_weight * altered / inside.sum().clamp_min(1)
 
     def score(self, batch: Batch) -> Scores:
-        """Mean over the steps of the absolute change, weighed by the probability; 0 outside the foreground."""
+        """Mean over the steps of what `score_by` names; 0 outside the foreground."""
         image, total = batch.image, torch.zeros_like(batch.foreground, dtype=torch.float32)
         for step in range(self.steps, 0, -1):
             severity = torch.full((len(image),), step / self.steps, device=image.device)
             change, logit = self(image, severity)
-            found = change.float().abs().mean(dim=1, keepdim=True)
-            total += found * torch.sigmoid(logit.float()) if self.by_probability else found
+            total += self._found(change.float(), logit.float())
             if step > 1:  # of what is taken to be the lesion, leave what the next lower severity would have
                 image = self._with_middle(image, self._middle(image) + change / step)
         total /= self.steps
@@ -165,6 +167,11 @@ class Restore(Detector):
 
     def memory_bytes(self, voxels: int) -> int:
         return self.network.memory_bytes(voxels) + 4 * voxels * (self.spec.image_channels + 6)
+
+    def _found(self, change: Tensor, logit: Tensor) -> Tensor:
+        """Scores of one step, (N, 1, H, W)."""
+        probability, size = torch.sigmoid(logit), change.abs().mean(dim=1, keepdim=True)
+        return {"probability": probability, "change": size, "product": probability * size}[self.score_by]
 
     def _inputs(self, image: Tensor) -> Tensor:
         centred = SPREAD * (image - 0.5)
@@ -187,12 +194,16 @@ class Restore(Detector):
         return changed
 
 
-def _check(spec: InputSpec, widths: Sequence[int], steps: int, probability_weight: float, smooth: float) -> None:
+def _check(
+    spec: InputSpec, widths: Sequence[int], steps: int, score_by: str, probability_weight: float, smooth: float
+) -> None:
     if not spec.is_slicewise:
         raise InputError("restore: the input must be `kind: 2.5d` with `neighbours`, or `kind: slices`.")
     if not widths or not isinstance(widths[0], int):
         raise InputError(f"restore: widths {list(widths)!r} must be whole numbers above 0, one a level.")
     if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise InputError(f"restore: steps {steps!r} must be a whole number from 1 to {MOST_STEPS}.")
+    if score_by not in get_args(ScoreBy):
+        raise InputError(f"restore: score_by {score_by!r} must be one of {', '.join(get_args(ScoreBy))}.")
     if not (math.isfinite(probability_weight) and probability_weight >= 0 and 0 <= smooth <= 20):
         raise InputError("restore: probability_weight cannot be negative, and smooth lies in 0 to 20 pixels.")
