@@ -17,7 +17,7 @@ from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.errors import InputError
 from AnomalyTrainingLib.cohorts.manifest import Case, ImageSource, read_manifest
 from AnomalyTrainingLib.cohorts.splits import folds
-from AnomalyTrainingLib.evaluation.crossval import write_summary
+from AnomalyTrainingLib.evaluation.crossval import one_sided, write_summary
 from AnomalyTrainingLib.evaluation.metrics_file import read_metrics
 from AnomalyTrainingLib.evaluation.schema import fault, validator
 from AnomalyTrainingLib.evaluation.summary import METRICS
@@ -137,6 +137,18 @@ def test_what_a_cross_validation_writes_agrees_with_its_schema_or_is_not_written
     assert "$.mean_sd.zscore.voxel.dice" in faulty(lambda o: o["mean_sd"]["zscore"]["voxel"]["dice"].update(folds=1))
     assert "pixel" in faulty(lambda other: other["mean_sd"]["zscore"].update(pixel={}))
     assert not (tmp_path / "other.json").exists()
+
+
+def test_a_fold_without_a_class_to_judge_is_named_before_training(tmp_path: Path) -> None:
+    few = read_manifest(write_cohort(tmp_path / "cohort", {"": (12, 2)}))
+    divided = folds(few, 3)
+    lacking = [n for n, cases in enumerate(divided, 1) if not any(c.label for c in cases if c.split == "test")]
+    assert len(lacking) == 1
+    assert one_sided(divided) == [
+        f"Fold {lacking[0]} of 3 has no abnormal case to judge: its AUROC is not defined, and means over the folds are "
+        "of the others."
+    ]
+    assert one_sided(folds(few, 2)) == []
 
 
 @pytest.mark.slow

@@ -8,7 +8,15 @@ from scipy.stats import binomtest, norm
 
 from AnomalyTrainingLib.evaluation.calibration_check import NOMINAL, check_calibration, check_folds
 from AnomalyTrainingLib.evaluation.curves import ranking_metrics
-from AnomalyTrainingLib.evaluation.intervals import Bootstrap, Figure, clopper_pearson, share, verdict
+from AnomalyTrainingLib.evaluation.intervals import (
+    Bootstrap,
+    Figure,
+    clopper_pearson,
+    clustered_share,
+    effective,
+    share,
+    verdict,
+)
 
 
 def test_whole_clusters_are_drawn_and_both_classes_are_always_there():
@@ -140,6 +148,25 @@ def test_too_few_normals_confirm_nothing_but_can_still_fail():
     assert "no held-out normal" in check_calibration([], 30).sentence
     with pytest.raises(ValueError, match="calibration normals"):
         check_calibration([0.5], 0)
+
+
+def test_several_images_of_a_patient_count_as_the_patients_they_are() -> None:
+    rng = np.random.default_rng(0)
+    failed, failed_without = 0, 0
+    for _ in range(60):  # 40 patients, whose eight images are nearly alike
+        calibration = rng.normal(size=999)
+        scores = np.repeat(rng.normal(size=40), 8) + 0.05 * rng.normal(size=320)
+        p = [(1 + int((calibration >= score).sum())) / 1000 for score in scores]
+        patients = [f"p{n // 8}" for n in range(320)]
+        failed += check_folds([(p, 999, patients)]).verdict == "too small"
+        failed_without += check_calibration(p, 999).verdict == "too small"
+    assert failed <= 6 < 12 < failed_without
+    assert effective(np.array([True, False, True]), "abc") == (2, 3), "patients of one image each"
+    assert effective(np.array([True] * 8 + [False] * 8), [f"p{n // 8}" for n in range(16)])[1] <= 2
+    assert effective(np.array([True, False] * 8), [f"p{n // 2}" for n in range(16)]) == (8, 16), "no more than it is"
+    assert effective(np.zeros(12, dtype=bool), [f"p{n // 4}" for n in range(12)]) == (0, 3)
+    wide, narrow = clustered_share(np.array([True] * 8 + [False] * 8), "a" * 8 + "b" * 8), share(8, 16)
+    assert wide.value == narrow.value and wide.high - wide.low > narrow.high - narrow.low
 
 
 def test_p_values_of_folds_are_held_against_the_calibration_normals_of_each() -> None:

@@ -16,7 +16,7 @@ from AnomalyDetectionLib.models.bundle import load_bundle
 from AnomalyTrainingLib.cohorts.manifest import read_manifest
 from AnomalyTrainingLib.training.config import read_config
 
-TINY = ("input.size=[64, 64]", "training.epochs=1", "training.batch=8")
+TINY = ("input.size=[64, 64]", "training.epochs=1", "training.warmup_epochs=0", "training.batch=8")
 
 
 def nih(folder: Path) -> Path:

@@ -256,6 +256,9 @@ def test_pretrained_layers_stand_still_then_learn_more_slowly_and_every_rate_ris
     assert schedule.settled == 5
     with pytest.raises(InputError, match="frozen_epochs is 3, and no part"):
         Schedule(build("classifier", SPEC, {"network": "hybrid", "weights": "random"}), settings)
+    with pytest.raises(InputError, match="warmup_epochs is 7, and there are 7 epochs to learn in"):
+        Schedule(detector, settings.model_copy(update={"warmup_epochs": 7}))
+    Schedule(detector, settings.model_copy(update={"warmup_epochs": 6}))
 
 
 def test_probing_fits_the_new_layers_alone_to_features_made_once(manifest: Path, weights: Path, tmp_path: Path) -> None:

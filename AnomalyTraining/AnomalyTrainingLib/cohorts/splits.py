@@ -185,6 +185,16 @@ def folds(
     return made
 
 
+def fold_of_patients(cases: Iterable[Case], k: int, *, seed: int) -> dict[str, int]:
+    """Patient to one of k folds (from 0), spread evenly by label and by what `assign_splits` stratifies by.
+
+    No fold is empty where there are k patients or more.
+    """
+    patients = _strata(cases, lambda case: case.patient)
+    shares = {str(number): 1 / k for number in range(k)}
+    return {patient: int(number) for patient, number in _spread(patients, patients, shares, seed).items()}
+
+
 def _check_classes(cases: Sequence[Case], number: int, count: int) -> None:
     """Refuse a fold that has but one class to learn from, to choose on or to judge."""
     for split in ("train", "validate", "test"):

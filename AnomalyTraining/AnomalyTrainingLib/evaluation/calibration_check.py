@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom
 
-from .intervals import LEVEL, Figure, share
+from .intervals import LEVEL, Figure, effective, share
 
 NOMINAL = (0.05, 0.10, 0.20)
 """Rates that are checked."""
@@ -30,7 +30,7 @@ class Rate:
     nominal
         The rate alpha.
     count, realised
-        Normals with p <= alpha, and their share with its exact binomial interval.
+        Normals with p <= alpha, and their share with its exact binomial interval, wider where some are of one patient.
     expected
         What exact conformal p-values with this many calibration normals realise on average; below `nominal` where p
         cannot take the values in between.
@@ -103,30 +103,35 @@ def check_calibration(p_values: Sequence[float], calibration_n: int, *, level: f
     return check_folds([(p_values, calibration_n)], level=level)
 
 
-def check_folds(folds: Sequence[tuple[Sequence[float], int]], *, level: float = LEVEL) -> CalibrationCheck:
+Fold = tuple[Sequence[float], int] | tuple[Sequence[float], int, Sequence[str]]
+"""P-values of normals, the number of calibration normals behind them and, if patients have several, whose each is."""
+
+
+def check_folds(folds: Sequence[Fold], *, level: float = LEVEL) -> CalibrationCheck:
     """Check the conformal p-values of held-out normals, fold by fold against calibration normals of its own.
 
     With n calibration normals, of m further ones from the same population the number with p <= alpha is beta-binomial
     with floor(alpha (n + 1)) and the rest as parameters: the binomial spread of the m and that of the calibration
     sample (Vovk, ACML 2012).  The numbers of the folds add up as independent ones.  A rate disagrees where the count
-    lies in either tail of (1 - level) / 2 of that.
+    lies in either tail of (1 - level) / 2 of that.  Images of one patient count as fewer, by what they have in common
+    (`intervals.effective`).
 
     Parameters
     ----------
     folds
-        Of each, the p-values of its normals, one a case, which are taken as independent, and the number of calibration
-        normals behind them.
+        Of each, the p-values of its normals, one a case, the number of calibration normals behind them and, unless all
+        are independent, the patient of each case.
 
     Raises
     ------
     ValueError
         If there is no fold, or one has no calibration normal.
     """
-    if not folds or any(calibration_n < 1 for _, calibration_n in folds):
+    if not folds or any(fold[1] < 1 for fold in folds):
         raise ValueError("conformal p-values need calibration normals")
-    counted = [(np.asarray(p_values, dtype=np.float64), calibration_n) for p_values, calibration_n in folds]
-    normals = sum(values.size for values, _ in counted)
-    fewest, most = min(n for _, n in counted), max(n for _, n in counted)
+    counted = [_Counted.of(*fold) for fold in folds]
+    normals = sum(fold.values.size for fold in counted)
+    fewest, most = min(fold.calibration_n for fold in counted), max(fold.calibration_n for fold in counted)
     rates = tuple(_rate(counted, nominal, level) for nominal in NOMINAL)
     verdict = _overall(rates, normals)
     return CalibrationCheck(
@@ -134,26 +139,46 @@ def check_folds(folds: Sequence[tuple[Sequence[float], int]], *, level: float = 
     )
 
 
-def _rate(folds: Sequence[tuple[NDArray[np.float64], int]], nominal: float, level: float) -> Rate:
-    count, normals, expected = 0, 0, []
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """A fold: the p-values (n,) of its normals and whose they are."""
+
+    values: NDArray[np.float64]
+    calibration_n: int
+    patients: Sequence[str]
+
+    @classmethod
+    def of(cls, p_values: Sequence[float], calibration_n: int, patients: Sequence[str] = ()) -> _Counted:
+        values = np.asarray(p_values, dtype=np.float64)
+        return cls(values, calibration_n, patients or [str(n) for n in range(values.size)])
+
+
+def _rate(folds: Sequence[_Counted], nominal: float, level: float) -> Rate:
+    count, below_all, of_all, expected = 0, 0, 0, []
     chances = np.ones(1)  # of 0, 1, ... normals at or below the rate
-    for values, calibration_n in folds:
-        count += int(np.count_nonzero(values <= nominal + _SLACK))
-        normals += values.size
-        below = int(np.floor(nominal * (calibration_n + 1) + _SLACK))
-        expected.append(below / (calibration_n + 1))
-        if below:
-            spread = betabinom(values.size, below, calibration_n + 1 - below)
-            chances = np.convolve(chances, spread.pmf(np.arange(values.size + 1)))
-    mean = float(np.average(expected, weights=[values.size for values, _ in folds] if normals else None))
+    for fold in folds:
+        at_or_below = fold.values <= nominal + _SLACK
+        count += int(at_or_below.sum())
+        successes, trials = effective(at_or_below, fold.patients)
+        below_all, of_all = below_all + successes, of_all + trials
+        reach = int(np.floor(nominal * (fold.calibration_n + 1) + _SLACK))
+        expected.append(reach / (fold.calibration_n + 1))
+        if reach:
+            spread = betabinom(trials, reach, fold.calibration_n + 1 - reach)
+            chances = np.convolve(chances, spread.pmf(np.arange(trials + 1)))
+    sizes = [fold.values.size for fold in folds]
+    mean = float(np.average(expected, weights=sizes if any(sizes) else None))
     tail = (1 - level) / 2
-    if chances[count:].sum() < tail:  # of a count that no fold can reach, nothing
+    if chances[below_all:].sum() < tail:  # of a count that no fold can reach, nothing
         verdict = "too small"
-    elif chances[: count + 1].sum() < tail:
+    elif chances[: below_all + 1].sum() < tail:
         verdict = "too large"
     else:
         verdict = "agrees"
-    return Rate(nominal, count, share(count, normals, level), mean, verdict)
+    realised = share(below_all, of_all, level)
+    if sum(sizes):
+        realised = replace(realised, value=count / sum(sizes))
+    return Rate(nominal, count, realised, mean, verdict)
 
 
 def _overall(rates: Sequence[Rate], normals: int) -> str:

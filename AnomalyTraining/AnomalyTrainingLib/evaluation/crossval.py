@@ -22,7 +22,7 @@ from ..cohorts.manifest import Case, Cohort, read_manifest, write_manifest
 from ..cohorts.splits import folds
 from ..training.config import TrainConfig
 from ..training.few_normals import check_enough_normals
-from ..training.roles import Roles, learns_from_abnormal
+from ..training.roles import Roles, check_folds, learns_from_abnormal
 from ..training.run import train
 from .baselines.fit import attach_baselines
 from .intervals import RESAMPLES
@@ -107,6 +107,8 @@ def cross_validate(
     divided = divide(plan, cohort)
     identity = _identity(plan, cohort)
     begin(out / CROSSVAL_NAME, WHAT, identity, resume)
+    for sentence in one_sided(divided):
+        warn(sentence)
     try:
         done = _all_folds(plan, divided, out, progress, event, warn)
     except InputError:
@@ -141,8 +143,24 @@ def divide(plan: Plan, cohort: Cohort) -> list[list[Case]]:
     for number, cases in enumerate(divided, 1):
         with _named(number, plan):
             fold = replace(cohort, cases=tuple(cases))
-            check_enough_normals(fold, plan.config, Roles.of(fold, plan.config))
+            roles = Roles.of(fold, plan.config)
+            check_folds(fold, roles, plan.seed)
+            check_enough_normals(fold, plan.config, roles)
     return divided
+
+
+def one_sided(divided: Sequence[Sequence[Case]]) -> list[str]:
+    """A sentence for each fold that has but one class to judge: what needs both is not known of it."""
+    said = []
+    for number, cases in enumerate(divided, 1):
+        there = {case.label for case in cases if case.split == "test"}
+        for label in sorted({0, 1} - there):
+            word = ("normal", "abnormal")[label]
+            said.append(
+                f"Fold {number} of {len(divided)} has no {word} case to judge: its AUROC is not defined, and means "
+                "over the folds are of the others."
+            )
+    return said
 
 
 @contextmanager

@@ -199,6 +199,46 @@ def share(successes: int, trials: int, level: float = LEVEL) -> Figure:
     return Figure(successes / trials, *clopper_pearson(successes, trials, level))
 
 
+def effective(successes: NDArray[np.bool_], clusters: Sequence[str]) -> tuple[int, int]:
+    """How many independent trials, and successes among them, decisions on clusters of cases are worth.
+
+    Divided by the design effect: how much more the share varies when whole clusters are drawn than it would with as
+    many independent cases (Rao & Scott, Biometrics 1992), but at least 1.  Where all decisions are alike nothing tells
+    how they go together, and each cluster counts once.
+
+    Parameters
+    ----------
+    successes
+        bool (n,), one a case.
+    clusters
+        The patient of each.
+
+    Returns
+    -------
+    Successes and trials; as they are where every case has a cluster of its own.
+    """
+    count, trials = int(successes.sum()), successes.size
+    index = np.unique(list(clusters), return_inverse=True)[1] if trials else np.zeros(0, dtype=np.int64)
+    number = int(index.max()) + 1 if trials else 0
+    if number == trials:
+        return count, trials
+    if count in (0, trials):
+        return (0 if count == 0 else number), number
+    rate = count / trials
+    residuals = np.bincount(index, weights=successes - rate)
+    variance = number / max(number - 1, 1) * float((residuals**2).sum()) / trials**2
+    effect = max(1.0, variance * trials / (rate * (1 - rate)))
+    kept = max(1, round(trials / effect))
+    return min(kept, round(rate * kept)), kept
+
+
+def clustered_share(successes: NDArray[np.bool_], clusters: Sequence[str], level: float = LEVEL) -> Figure:
+    """A share with the exact interval of as many independent trials as the cases are worth (`effective`)."""
+    if successes.size == 0:
+        return Figure.undefined("there is none to count")
+    return Figure(float(successes.mean()), *clopper_pearson(*effective(successes, clusters), level))
+
+
 def verdict(difference: Figure, *, clusters: int, higher_is_better: bool = True) -> str:
     """ "better", "worse" or "not shown": whether the interval of a difference excludes 0.
 

@@ -12,7 +12,7 @@ from AnomalyDetectionLib.scoring.result import ModelIdentity
 
 from ..cohorts.manifest import Case, Cohort
 from ..synthesis.cohort import is_phantom
-from .calibration_check import check_folds
+from .calibration_check import Fold, check_folds
 from .intervals import LEVEL, RESAMPLES, Bootstrap
 from .metrics_file import SCHEMA
 from .records import CaseRecord
@@ -114,12 +114,14 @@ def cohort_facts(cohort: Cohort, cases: Sequence[Case], split: str) -> dict[str,
 
 
 def _calibration(model: Method, level: float) -> dict[str, Any] | None:
-    folds = [
-        ([record.p_value for record in fold.records if record.label == 0 and record.p_value is not None], n)
-        for fold in model.folds or (model,)
-        if (n := fold.calibration_n) is not None
-    ]
+    folds = [_checked(fold, n) for fold in model.folds or (model,) if (n := fold.calibration_n) is not None]
     return check_folds(folds, level=level).to_json() if folds else None
+
+
+def _checked(method: Method, calibration_n: int) -> Fold:
+    """The p-values of its normals, and whose they are."""
+    normals = [(r.p_value, r.patient) for r in method.records if r.label == 0 and r.p_value is not None]
+    return [p_value for p_value, _ in normals], calibration_n, [patient for _, patient in normals]
 
 
 def case_row(record: CaseRecord) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.registry import detector_class
 from AnomalyTrainingLib.cohorts.manifest import Case, Cohort
+from AnomalyTrainingLib.cohorts.splits import fold_of_patients
 
 from .config import TrainConfig
 from .seeds import seed_of
@@ -153,12 +152,34 @@ def _check_classes(cohort: Cohort, detector: str) -> None:
 
 
 def folds_of(cases: tuple[Case, ...], count: int, seed: int) -> Iterator[tuple[tuple[Case, ...], tuple[Case, ...]]]:
-    """(those to fit to, those left out) of each fold; a patient's cases stay together, and each is left out once."""
-    patients = sorted({case.patient for case in cases})
-    order = np.random.default_rng(seed_of("folds", seed)).permutation(len(patients))
-    fold = {patients[index]: place % count for place, index in enumerate(order)}
+    """(those to fit to, those left out) of each fold, stratified as the splits are.
+
+    A patient's cases stay together, and each is left out once.
+    """
+    fold = fold_of_patients(cases, count, seed=seed_of("folds", seed))
     for number in range(count):
         yield (
             tuple(case for case in cases if fold[case.patient] != number),
             tuple(case for case in cases if fold[case.patient] == number),
         )
+
+
+def check_folds(cohort: Cohort, roles: Roles, seed: int) -> None:
+    """Refuse cross-conformal calibration in which a fold's detector would be fitted without one of the classes.
+
+    Raises
+    ------
+    InputError
+        Naming the fold and the class.
+    """
+    if not roles.folds:
+        return
+    wanted = {case.label for case in roles.train}
+    for number, (rest, _) in enumerate(folds_of(roles.train, roles.folds, seed), 1):
+        for label in sorted(wanted - {case.label for case in rest}):
+            word = ("normal", "abnormal")[label]
+            raise InputError(
+                f"{cohort.path}: without the cases that fold {number} of {roles.folds} leaves out there is no {word} "
+                f"one (label {label}) to fit its detector to; add {word} cases of more patients, or hold calibration "
+                "normals out with `--set calibration.method=split`."
+            )

@@ -34,7 +34,7 @@ from .deciding import decided
 from .few_normals import check_enough_normals
 from .fusing import fuse, without_folders
 from .provenance import data_facts, run_facts
-from .roles import Roles
+from .roles import Roles, check_folds
 from .statistics import Fitted, ProgressCallback, fit_statistics
 
 FORMAT = "anomaly-run/1"
@@ -81,6 +81,7 @@ def train(
     started = time.monotonic()
     cohort = channel_of_config(cohort, config.input.channels)
     roles = Roles.of(cohort, config)
+    check_folds(cohort, roles, seed)
     few = check_enough_normals(cohort, config, roles)
     if few:
         warn(few)

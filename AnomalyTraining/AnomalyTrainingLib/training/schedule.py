@@ -24,7 +24,8 @@ class Schedule:
     Raises
     ------
     InputError
-        If something is to be kept still and nothing starts from weights learnt elsewhere, or nothing else is there.
+        If something is to be kept still and nothing starts from weights learnt elsewhere, or the frozen epochs or those
+        of the warm-up leave none to learn in.
     """
 
     def __init__(self, detector: Detector, settings: TrainingSection) -> None:
@@ -38,6 +39,12 @@ class Schedule:
         if settings.frozen_epochs >= settings.epochs and settings.frozen_epochs:
             raise InputError(
                 f"training.epochs is {settings.epochs}; it must exceed the {settings.frozen_epochs} frozen ones."
+            )
+        learning = settings.epochs - (0 if self._pretrained is None else settings.frozen_epochs)
+        if settings.warmup_epochs >= learning:
+            raise InputError(
+                f"training.warmup_epochs is {settings.warmup_epochs}, and there are {learning} epochs to learn in: the "
+                "full learning rate would never be reached; take more epochs or a shorter warm-up."
             )
         old = [] if self._pretrained is None else list(self._pretrained.parameters())
         known = {id(parameter) for parameter in old}
