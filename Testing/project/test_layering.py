@@ -40,7 +40,9 @@ LAYERS = {
     f"{DETECTION}.root": Layer((), set()),
     f"{DETECTION}.imaging": scoring_layer(),
     f"{DETECTION}.devices": scoring_layer(),  # models/devices.py: which device, how much memory
-    f"{DETECTION}.scoring": scoring_layer("imaging", "devices"),
+    f"{DETECTION}.scoring": Layer(
+        ("imaging", "devices"), SCORING_FLOOR, SCORING_ON_DEMAND | {"captum"}
+    ),  # captum for some methods of attribution alone
     f"{DETECTION}.detectors": Layer(
         ("imaging", "scoring"), SCORING_FLOOR, SCORING_ON_DEMAND | {"monai"}
     ),  # MONAI for the classifier's 3D networks alone

@@ -20,7 +20,7 @@ LINES = [
     if line and not line.startswith("#")
 ]
 LOCKED = {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, LINES)}
-INSTALLED_EXTRAS = ("train", "demo", "features", "test")
+INSTALLED_EXTRAS = ("train", "demo", "explain", "features", "test")
 
 
 def locked_version(name: str) -> Version:
@@ -43,7 +43,9 @@ def test_the_versions_that_are_known_to_work_together_are_locked(name: str, vers
 
 
 def test_the_project_has_the_extras_that_its_documentation_names() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"train", "test", "service", "interop", "demo", "features"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        *("train", "test", "service", "interop", "demo", "explain", "features")
+    }
 
 
 @pytest.mark.parametrize("extra", [None, *INSTALLED_EXTRAS])

@@ -73,6 +73,7 @@ class Classifier(Detector):
 
     supervision = "labels"
     gives_log_odds = True
+    explainable = True
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Classifier(Detector):
         _check(spec, dropout, label_smoothing, hidden, slices, abnormal_share)
         self.network_name, self.hidden, self.dropout = network, hidden, float(dropout)
         self.label_smoothing, self.balanced = float(label_smoothing), bool(balanced)
-        self.test_time_flips, self.slices, self.abnormal_share = bool(test_time_flips), slices, float(abnormal_share)
+        self.mirrored, self.slices, self.abnormal_share = bool(test_time_flips), slices, float(abnormal_share)
         self.columns = tuple(map(_column, clinical))
         self.part: Part = "both"
         """Which head answers: the fused one, or for an ablation one of the others."""
@@ -121,7 +122,7 @@ class Classifier(Detector):
             "balanced": self.balanced,
             "clinical": [column.to_json() for column in self.columns],
             "hidden": self.hidden,
-            "test_time_flips": self.test_time_flips,
+            "test_time_flips": self.mirrored,
             "slices": self.slices,
             "abnormal_share": self.abnormal_share,
             "started_from": self.provenance.to_json(),
@@ -180,17 +181,22 @@ class Classifier(Detector):
 
     def score(self, batch: Batch) -> Scores:
         """Log-odds that items are abnormal, where abnormal cases are as frequent as in training."""
-        score = self._answer(batch)
-        if self.test_time_flips:
+        score = self.explained(batch)
+        if self.mirrored:
             mirrored = Batch(batch.image.flip(-1), batch.foreground.flip(-1), covariates=batch.covariates)
-            score = (score + self._answer(mirrored)) / 2
+            score = (score + self.explained(mirrored)) / 2
         if self.balanced:  # balanced weights moved them by as much
             score = score + math.log(self.abnormal_share / (1 - self.abnormal_share))
         return Scores(image=score)
 
-    def _answer(self, batch: Batch) -> Tensor:
+    def explained(self, batch: Batch) -> Tensor:
+        """Log-odds as learnt by the head that answers, float (N,)."""
         found = self.log_odds(batch)
         return found if isinstance(found, Tensor) else getattr(found, self.part)
+
+    def explained_network(self) -> nn.Module:
+        """The encoder."""
+        return self.encoder
 
     def pooled(self, scores: Tensor) -> Tensor:
         if self.slices == "mean":

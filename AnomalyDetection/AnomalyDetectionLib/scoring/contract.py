@@ -193,6 +193,9 @@ class Detector(nn.Module):
     gives_log_odds: ClassVar[bool] = False
     """Whether `Scores.image` is the log-odds that a case is abnormal, as a supervised detector learns them."""
 
+    explainable: ClassVar[bool] = False
+    """Whether attribution can say what moved its score: it judges whole images, and has `explained`."""
+
     passes: int = 0
     """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
 
@@ -208,6 +211,9 @@ class Detector(nn.Module):
 
     columns: tuple[ClinicalColumn, ...] = ()
     """Clinical columns that it is given beside the image."""
+
+    mirrored: bool = False
+    """Whether its score is the mean of the item's own and of that of its mirror image (left and right changed)."""
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
@@ -263,6 +269,14 @@ class Detector(nn.Module):
     def pooled(self, scores: Tensor) -> Tensor:
         """One raw score of a case, shape (), from those of its items, (N,), where the detector makes no map."""
         return scores.mean()
+
+    def explained(self, batch: Batch) -> Tensor:
+        """What attribution explains: raw scores (N,) of items as they are given, differentiable in `batch.image`."""
+        raise TypeError(f"{type(self).__name__} cannot be explained")
+
+    def explained_network(self) -> nn.Module:
+        """The part of `explained` that looks at the image, whose layers Grad-CAM can be asked for by name."""
+        raise TypeError(f"{type(self).__name__} cannot be explained")
 
     def memory_bytes(self, voxels: int) -> int:
         """Estimate of the working memory `score` needs for a case of that many voxels on the detector's grid."""

@@ -13,6 +13,7 @@ from AnomalyDetectionLib.imaging.volume import Volume
 
 if TYPE_CHECKING:
     from .decision import Decision
+    from .explaining import Attribution
     from .findings import Midline
     from .thresholds import Threshold
 
@@ -108,6 +109,8 @@ class ScoreResult:
         That the case is abnormal, by a supervised model whose log-odds were calibrated; None for any other.
     covariates
         What the model was told of the patient beside the image.
+    attribution
+        What moved a classifier's score, where that was asked for: not a segmentation, and no findings come of it.
     """
 
     rarity: Volume
@@ -131,6 +134,7 @@ class ScoreResult:
     mapped: bool = True
     probability: float | None = None
     covariates: Mapping[str, str] = field(default_factory=dict)
+    attribution: Attribution | None = None
 
     @property
     def abnormal(self) -> bool | None:

@@ -7,10 +7,15 @@ from numpy.typing import NDArray
 
 from AnomalyDetectionLib.imaging.volume import Volume
 
+from .attribution import attribute, check_explainable
+from .explaining import Attribution, Explanation
 from .model import Model
-from .raw import Preparations, ProgressCallback, RawScore, Watch, score_prepared, unwatched
+from .raw import BACK, Preparations, ProgressCallback, RawScore, Watch, score_prepared, unwatched
 from .relabel import find_regions
 from .result import ScoreResult
+
+EXPLAINING = 0.6
+"""Share of the time that an explanation takes where one is asked for; integrated gradients and occlusion take more."""
 
 
 class Scorer:
@@ -33,6 +38,7 @@ class Scorer:
         *,
         threshold: float | None = None,
         case: str | None = None,
+        explain: Explanation | None = None,
         progress: ProgressCallback = unwatched,
     ) -> ScoreResult:
         """Calibrated map, volume score, p-value and findings of one volume.
@@ -43,13 +49,17 @@ class Scorer:
             Rarity above which voxels are findings; None for the model's default.
         case
             Name of the case in reports; the volume's own if None.
+        explain
+            How to explain a classifier's score by a map of what moved it; None for no explanation.
 
         Raises
         ------
         InputError
-            If the image does not fit the model or the memory.
+            If the image does not fit the model or the memory, or the model cannot be explained so.
         """
-        return self.score_prepared(Preparations(volume), threshold=threshold, case=case, progress=progress)
+        return self.score_prepared(
+            Preparations(volume), threshold=threshold, case=case, explain=explain, progress=progress
+        )
 
     def score_prepared(
         self,
@@ -57,6 +67,7 @@ class Scorer:
         *,
         threshold: float | None = None,
         case: str | None = None,
+        explain: Explanation | None = None,
         progress: ProgressCallback = unwatched,
     ) -> ScoreResult:
         """`score` of a volume that may have been made ready before, for this model or another one.
@@ -67,8 +78,17 @@ class Scorer:
             As `score`.
         """
         model, volume = self.model, preparations.volume
-        raw = score_prepared(model.detector, model.template, preparations, self.device, progress)
+        if explain is not None:
+            check_explainable(model.detector, explain, model.identity.detector)
+        share = 1.0 if explain is None else 1 - EXPLAINING
+        raw = score_prepared(
+            model.detector, model.template, preparations, self.device, lambda stage, part: progress(stage, share * part)
+        )
         watch = Watch()
+        attribution = None
+        if explain is not None:
+            with watch.stage("explain"):
+                attribution = self._explain(preparations, explain, raw, progress)
         progress("calibrating", 0.9)
         with watch.stage("calibrate"):
             rarity = calibrated(raw, model)
@@ -105,7 +125,23 @@ class Scorer:
             mapped=raw.image is None,
             probability=None if probability is None or raw.image is None else probability(raw.image),
             covariates={name: volume.covariates[name] for name in columns if volume.covariates.get(name)},
+            attribution=attribution,
         )
+
+    def _explain(
+        self, preparations: Preparations, explain: Explanation, raw: RawScore, progress: ProgressCallback
+    ) -> Attribution:
+        """What moved the score; a note of the raw score says where that shows nothing."""
+        start = (1 - EXPLAINING) * BACK
+        attribution, note = attribute(
+            self.model.detector,
+            preparations.ready(self.model.detector.spec, self.model.template),
+            explain,
+            self.device,
+            lambda part: progress("explaining", start + (BACK - start) * part),
+        )
+        raw.notes += [note] if note else []
+        return attribution
 
 
 def calibrated(raw: RawScore, model: Model) -> NDArray[np.float32]:

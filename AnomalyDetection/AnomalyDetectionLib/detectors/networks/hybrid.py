@@ -40,6 +40,9 @@ class Hybrid(nn.Module):
         Numbers in the pooled vector.
     """
 
+    explained_layer = "stages"
+    """What Grad-CAM looks at: all that the transformer is given."""
+
     def __init__(
         self,
         in_channels: int,

@@ -45,6 +45,7 @@ class DenseNet(Backbone):
                 width //= 2
         layers["norm5"] = nn.BatchNorm2d(width)
         self.features = nn.Sequential(layers)
+        self.active = nn.ReLU()  # a layer of its own: the last maps, which Grad-CAM looks at
         self.channels, self.width = tuple(channels), width
 
     def maps(self, image: Tensor) -> Iterator[Tensor]:
@@ -61,7 +62,7 @@ class DenseNet(Backbone):
                 yield features
 
     def pool(self, deepest: Tensor) -> Tensor:
-        return F.relu(self.features.get_submodule("norm5")(deepest)).mean(dim=(2, 3))
+        return self.active(self.features.get_submodule("norm5")(deepest)).mean(dim=(2, 3))
 
     def trim(self, level: int) -> None:
         kept = OrderedDict(self.features.named_children())

@@ -62,6 +62,7 @@ class EfficientNetLite(Backbone):
         self.channels = tuple(self._block(end - 1).out_channels for end in self._ends)
         self._conv_head: nn.Module = _SameConv(before, HEAD, 1, 1)
         self._bn1: nn.Module = _norm(HEAD)
+        self._active = nn.ReLU6()  # a layer of its own: the last maps, which Grad-CAM looks at
 
     def _block(self, number: int) -> _Block:
         block = self._blocks[number]
@@ -76,7 +77,7 @@ class EfficientNetLite(Backbone):
                 yield features
 
     def pool(self, deepest: Tensor) -> Tensor:
-        return F.relu6(self._bn1(self._conv_head(deepest))).mean(dim=(2, 3))
+        return self._active(self._bn1(self._conv_head(deepest))).mean(dim=(2, 3))
 
     def trim(self, level: int) -> None:
         self._blocks = self._blocks[: self._ends[level - 1]]

@@ -31,6 +31,8 @@ class VisionTransformer(Backbone):
     width = WIDTH
     classifier = ("heads.",)
     stem = "conv_proj.weight"
+    explained_layer = "encoder.layers.encoder_layer_11.ln_1"
+    """The last one at which the patches still move the answer: after it only the class token does."""
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__(in_channels, MEAN, DEVIATION)
