@@ -52,9 +52,15 @@ VARIANTS = {
     "mse224": Variant("autoencoder mse 224²", ("baselines=none", "training.epochs=15"), size=()),
     "denoising": Variant("denoising", ("training.epochs=5",), "brain_denoising"),
     "restore": Variant("restore", ("baselines=none",), "brain_restore", ()),
+    "fusion": Variant(
+        "fusion of restore and denoising",
+        ("baselines=none", "options.members=[{models}/restore-s0,{models}/denoising-s0]"),
+        "brain_fusion",
+        (),
+    ),
     "unet": Variant("unet (ceiling)", ("baselines=none", "training.epochs=6"), "unet_brain", ()),
 }
-"""What is trained, by name."""
+"""What is trained, by name; {models} stands for the folder of the bundles."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Training:
 
 TRAININGS = (
     *(Training("mse", seed) for seed in (0, 1, 2)),
-    *(Training(variant, 0) for variant in ("ssim", "spatial", "vae", "mse224", "denoising", "restore", "unet")),
+    *(Training(variant, 0) for variant in ("ssim", "spatial", "vae", "mse224", "denoising", "restore", "fusion", "unet")),
 )
 STATISTICS = "zscore"
 
@@ -137,7 +143,7 @@ def train_and_judge(training: Training, cohort: Path, out: Path) -> None:
     bundle = out / "models" / training.name
     variant = VARIANTS[training.variant]
     settings = (*variant.size, *variant.changes, f"name=heads-{training.variant}")
-    sets = [word for setting in settings for word in ("--set", setting)]
+    sets = [word for setting in settings for word in ("--set", setting.format(models=bundle.parent))]
     once(
         bundle,
         out / "runs" / training.name,
