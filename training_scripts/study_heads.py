@@ -81,7 +81,10 @@ class Training:
 
 TRAININGS = (
     *(Training("mse", seed) for seed in (0, 1, 2)),
-    *(Training(variant, 0) for variant in ("ssim", "spatial", "vae", "mse224", "denoising", "restore", "fusion", "unet")),
+    *(
+        Training(variant, 0)
+        for variant in ("ssim", "spatial", "vae", "mse224", "denoising", "restore", "fusion", "unet")
+    ),
 )
 STATISTICS = "zscore"
 

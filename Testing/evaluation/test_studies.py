@@ -40,21 +40,28 @@ def test_every_anatomy_has_as_many_normals_of_each_split_as_any_other_and_enough
 @pytest.mark.parametrize(
     ("same", "other", "right", "said"),
     [
-        (EXACT, SMALL, True, "the p-values hold, on the other one they do not hold."),
-        (SMALL, SMALL, False, "the p-values do not hold, on the other one they do not hold: not as it should be."),
-        (EXACT, EXACT, False, "the p-values hold, on the other one they hold: not as it should be."),
-        (LARGE, SMALL, False, "the p-values do not hold"),
+        (EXACT, SMALL, True, "the p-values hold (9.8 %), on the other one they do not hold (31.4 %)."),
+        (SMALL, SMALL, False, "do not hold (31.4 %), on the other one they do not hold (31.4 %): not as it should be."),
+        (EXACT, EXACT, False, "the p-values hold (9.8 %), on the other one they hold (9.8 %): not as it should be."),
+        (LARGE, SMALL, False, "the p-values do not hold (1.0 %)"),
     ],
 )
 def test_p_values_must_hold_on_the_same_scanner_and_must_not_on_another(
     same: dict, other: dict, right: bool, said: str
 ) -> None:
-    found = {"same": same, "shifted": other, "others": SMALL}
+    found = [{"same": same, "shifted": other, "others": SMALL} for _ in study.SEEDS]
     assert study.as_it_should(found) is right
     text = study.page({"zscore": found}, "flair")
     assert said in text and "people of other anatomies than those calibrated on they do not hold" in text
     realised = study.rate_of(same, 0.1)["realised"]
-    assert study.share(realised) in text and text.count("204 | 120") == 3
+    assert study.share(realised) in text and text.count("204 | 120") == 3 * len(study.SEEDS)
+
+
+def test_one_seed_that_the_check_refutes_is_not_mended_by_another() -> None:
+    found = [{"same": same, "shifted": SMALL, "others": SMALL} for same in (SMALL, LARGE)]
+    assert study.mean_rate(found, "same") == pytest.approx(0.16, abs=0.01)
+    assert not study.holds(found, "same")
+    assert not study.holds([{"same": EXACT}, {"same": SMALL}], "same")
 
 
 def test_the_page_of_the_heads_study_has_the_artefacts_by_severity() -> None:
