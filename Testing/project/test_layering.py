@@ -44,8 +44,8 @@ LAYERS = {
         ("imaging", "devices"), SCORING_FLOOR, SCORING_ON_DEMAND | {"captum"}
     ),  # captum for some methods of attribution alone
     f"{DETECTION}.detectors": Layer(
-        ("imaging", "scoring"), SCORING_FLOOR, SCORING_ON_DEMAND | {"monai"}
-    ),  # MONAI for the classifier's 3D networks alone
+        ("imaging", "scoring"), SCORING_FLOOR, SCORING_ON_DEMAND | {"monai", "skimage", "pywt", "sklearn"}
+    ),  # MONAI for the classifier's 3D networks alone; the others for the classical detectors, scikit-learn to fit them
     f"{DETECTION}.models": scoring_layer("imaging", "devices", "scoring"),
     f"{DETECTION}.interop": Layer(
         ("imaging", "scoring", "models"), SCORING_FLOOR, SCORING_ON_DEMAND | {"highdicom", "pynetdicom"}

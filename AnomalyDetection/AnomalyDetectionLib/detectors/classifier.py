@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,9 @@ from AnomalyDetectionLib.scoring.covariates import ClinicalColumn
 from .networks.backbones.weights import RANDOM, Provenance
 from .networks.encoders import PUBLISHED, SCRATCH, make_encoder
 from .networks.fusion import GatedFusion, LogOdds
+from .slice_scores import Slices, check_slices, pooled
 
-Slices = Literal["mean", "max", "top"]
 Part = Literal["both", "image", "clinical"]
-
-TOP_SHARE = 0.1
-"""Share of a volume's slices whose mean is its score with `slices: top`."""
 
 ACTIVATIONS = 200
 """Bytes of activations for a pixel of the input (EfficientNet-Lite0 at 224 x 224: 160; ResNet-50: 190)."""
@@ -74,6 +71,7 @@ class Classifier(Detector):
     supervision = "labels"
     gives_log_odds = True
     explainable = True
+    makes_map = False
 
     def __init__(
         self,
@@ -199,10 +197,7 @@ class Classifier(Detector):
         return self.encoder
 
     def pooled(self, scores: Tensor) -> Tensor:
-        if self.slices == "mean":
-            return scores.mean()
-        count = 1 if self.slices == "max" else max(1, round(TOP_SHARE * scores.numel()))
-        return scores.topk(count).values.mean()
+        return pooled(scores, self.slices)
 
     def memory_bytes(self, voxels: int) -> int:
         """Activations, and the weights."""
@@ -221,8 +216,7 @@ def _check(
         raise InputError(f"classifier: the input must be `kind: slices`, `2.5d` or `volume`, not {spec.kind!r}.")
     if spec.is_slicewise and (spec.size is None or len(spec.size) != 2):
         raise InputError("classifier: slices need `size: [rows, columns]`.")
-    if slices not in get_args(Slices):
-        raise InputError(f"classifier: slices {slices!r} is none of {', '.join(get_args(Slices))}.")
+    check_slices(slices, "classifier")
     if not (0 <= dropout < 1 and 0 <= label_smoothing < 1 and 0 < abnormal_share < 1 and 1 <= hidden <= 4096):
         raise InputError(
             "classifier: dropout and label_smoothing lie in 0 <= x < 1, abnormal_share in 0 < x < 1, hidden from 1 to "

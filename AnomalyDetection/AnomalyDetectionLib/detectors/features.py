@@ -166,7 +166,7 @@ class Features(Detector):
 
     def absorb(self, batch: Batch) -> None:
         """Take in a case's images, on the CPU; the first of two passes gathers whole images, the last one features."""
-        chosen = _evenly(batch.image.shape[0], self.slices_per_case)
+        chosen = evenly(batch.image.shape[0], self.slices_per_case)
         image, foreground = batch.image[chosen], batch.foreground[chosen]
         if self._turn < self.passes - 1:
             self._album = self._album or Album(image.shape[1:], ALBUM_BYTES, self.seed)
@@ -312,7 +312,7 @@ def _upsampled(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tens
     return F.interpolate(placed, tuple(size), mode="bilinear", align_corners=False)
 
 
-def _evenly(count: int, most: int) -> Tensor:
+def evenly(count: int, most: int) -> Tensor:
     """Indices of at most `most` of `count` items, evenly spaced."""
     if count <= most:
         return torch.arange(count)

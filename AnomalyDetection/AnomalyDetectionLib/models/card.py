@@ -79,6 +79,8 @@ def metadata(model: Model) -> dict[str, Any]:
 def _in_short(model: Model) -> str:
     if model.detector.supervision == "labels":
         return "whether a whole image is normal, learnt from labels"
+    if not model.detector.makes_map:
+        return "how far a whole image lies from normals"
     return "a map of how rare each voxel is among normals"
 
 
@@ -127,6 +129,13 @@ def model_card(model: Model) -> str:
 def _what(model: Model) -> list[str]:
     if model.detector.supervision == "labels":
         return _what_of_labels(model)
+    if not model.detector.makes_map:
+        return [
+            "",
+            "## What it does",
+            f"Detector `{model.identity.detector}`. It knows normal images alone and judges whole images: a score (how",
+            "far an image lies from normals), a p-value against calibration normals and a call; it makes no map.",
+        ]
     return [
         "",
         "## What it does",

@@ -125,6 +125,8 @@ class Batch:
         abnormal or was altered, float (N, 1, *spatial) in [0, 1]; and how strongly, float (N,) in [0, 1].
     label
         For training only: float32 (N,), 0 normal, 1 abnormal.
+    patient
+        For training by statistics only: int64 (N,), a number that items of one patient share.
     covariates
         float32 (N, F), clinical columns as `scoring.covariates.encode` gives them, NaN where missing; None for a
         detector without `columns`.
@@ -145,6 +147,7 @@ class Batch:
     severity: Tensor | None = None
     context: Tensor | None = None
     label: Tensor | None = None
+    patient: Tensor | None = None
     covariates: Tensor | None = None
     epoch: int | None = None
     progress: Callable[[float], None] = field(default=_unwatched, repr=False)
@@ -186,7 +189,7 @@ class Detector(nn.Module):
     """
 
     supervision: ClassVar[Supervision] = "normals"
-    """What a detector trained by gradient learns from: "normals" alone; "synthetic": normals that synthetic lesions
+    """What a detector learns from: "normals" alone; "synthetic": normals that synthetic lesions
     were put into (`Batch.target`, `mask` and `severity`); "masks": normals, and abnormal cases with their true masks
     (`Batch.mask`); "labels": normal and abnormal cases told apart by their label only."""
 
@@ -196,8 +199,11 @@ class Detector(nn.Module):
     explainable: ClassVar[bool] = False
     """Whether attribution can say what moved its score: it judges whole images, and has `explained`."""
 
+    makes_map: ClassVar[bool] = True
+    """Whether `Scores.map` is answered; a detector that makes none judges whole images."""
+
     passes: int = 0
-    """Passes over the training normals that a statistics detector needs; 0 for one trained by gradient."""
+    """Passes over the training cases that a statistics detector needs; 0 for one trained by gradient."""
 
     context_channels: int = 0
     """Channels of what `context` answers."""
@@ -240,7 +246,7 @@ class Detector(nn.Module):
         return None
 
     def absorb(self, batch: Batch) -> None:
-        """Take in one batch of normals (detectors trained by statistics)."""
+        """Take in one case's items (detectors trained by statistics): a normal's, or with its label whoever's."""
         raise TypeError(f"{type(self).__name__} is trained by gradient: use loss")
 
     def finish(self) -> None:

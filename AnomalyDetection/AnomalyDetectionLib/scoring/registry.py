@@ -29,6 +29,8 @@ class Registered:
 
 BUILT_IN: dict[str, Registered] = {
     "autoencoder": Registered("AnomalyDetectionLib.detectors.autoencoder:Autoencoder"),
+    "classical": Registered("AnomalyDetectionLib.detectors.classical:Classical", ("skimage", "pywt")),
+    "classical_normals": Registered("AnomalyDetectionLib.detectors.classical:ClassicalNormals", ("skimage", "pywt")),
     "classifier": Registered("AnomalyDetectionLib.detectors.classifier:Classifier"),
     "denoising": Registered("AnomalyDetectionLib.detectors.denoising:Denoising"),
     "feature_autoencoder": Registered("AnomalyDetectionLib.detectors.feature_autoencoder:FeatureAutoencoder"),

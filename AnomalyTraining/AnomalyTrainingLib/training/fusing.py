@@ -87,7 +87,7 @@ def _member(folder: Path) -> Model:
     model = load_bundle(folder)
     if isinstance(model.detector, Composite):
         raise InputError(f"{folder}: this is a fusion itself; name its members instead.")
-    if model.detector.supervision == "labels":
+    if not model.detector.makes_map:
         raise InputError(f"{folder}: {detector} judges whole images; only models that make a map can be fused.")
     return model
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.template import Normal, Template, build_template, frame_template
 from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
@@ -51,10 +53,12 @@ def fit_statistics(
     on_template: Callable[[Template], None] = lambda template: None,
     progress: ProgressCallback = _ignore,
 ) -> Fitted:
-    """Fit a statistics detector to normals.
+    """Fit a statistics detector.
 
     Parameters
     ----------
+    cases
+        Normals, and abnormal cases where the detector learns from labels.
     template
         One that was built from these cases before (a resumed run); None builds it.
     on_template
@@ -70,7 +74,7 @@ def fit_statistics(
     if detector.passes == 0:
         raise InputError(f"The detector {config.detector!r} is trained by gradient, not by statistics.")
     if template is None and spec.grid != "own":
-        template = make_template(spec, cases, progress)
+        template = make_template(spec, tuple(case for case in cases if case.label == 0), progress)
         on_template(template)
     for turn in range(detector.passes):
         _absorb(detector, template, cases, progress, f"statistics {turn + 1}/{detector.passes}")
@@ -108,10 +112,14 @@ def make_template(spec: InputSpec, cases: tuple[Case, ...], progress: ProgressCa
 def _absorb(
     detector: Detector, template: Template | None, cases: tuple[Case, ...], progress: ProgressCallback, stage: str
 ) -> None:
+    patients = {name: number for number, name in enumerate(sorted({case.patient for case in cases}))}
     for done, case in enumerate(cases, 1):
         volume = load_case_volume(case)
         check_fits(volume, detector.spec)
-        detector.absorb(prepare(volume, detector.spec, template).items())
+        batch = prepare(volume, detector.spec, template).items()
+        batch.label = torch.full((batch.image.shape[0],), float(case.label))
+        batch.patient = torch.full((batch.image.shape[0],), patients[case.patient])
+        detector.absorb(batch)
         progress(stage, done / len(cases))
 
 
