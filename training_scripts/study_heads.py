@@ -12,8 +12,9 @@ that has ended is not done again.
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ TRAININGS = (
         for variant in ("ssim", "spatial", "vae", "mse224", "denoising", "restore", "fusion", "unet")
     ),
 )
-STATISTICS = "zscore"
+STATISTICS, PLAIN = "zscore", "voxel_intensity"
 
 
 def main() -> int:
@@ -219,11 +220,52 @@ def page(out: Path, contrast: str, trainings: Sequence[Training], folds: bool = 
         "",
         *table(["method", *HEADINGS], held_out),
         "",
+        *by_kind(judged, zscore, kinds_of(out / "cohort.csv")),
         *over_seeds([model_of(found) for training, found in judged.items() if training.variant == "mse"]),
         *(out_of_fold(metrics_of(out / "folds")) if folds else OUT_OF_FOLD_ELSEWHERE),
         *artefacts(zscore),
     ]
     return "\n".join(lines)
+
+
+def kinds_of(cohort: Path) -> dict[str, str]:
+    """Kind of lesion of every abnormal case."""
+    with cohort.open(encoding="utf-8", newline="") as stream:
+        return {row["case"]: row["lesion"] for row in csv.DictReader(stream) if row["lesion"]}
+
+
+def by_kind(judged: Mapping[Training, dict], zscore: dict, kinds: Mapping[str, str]) -> list[str]:
+    """Mean Dice at the fixed threshold by kind of lesion, and in which anatomies it is above the baseline's."""
+    rows = [(training.title, dice_of(found, model_name(found))) for training, found in judged.items()]
+    rows += [(name, dice_of(zscore, name)) for name in (STATISTICS, PLAIN)]
+    names = list(dict.fromkeys(kinds.values()))
+    plain = dict(rows)[PLAIN]
+    cells = []
+    for title, dice in rows:
+        means = [mean_of([dice[case][0] for case in dice if kinds[case] == kind]) for kind in names]
+        gained = [
+            mean_of([dice[case][0] - plain[case][0] for case in dice if dice[case][1] == anatomy])
+            for anatomy in sorted({anatomy for _, anatomy in dice.values()})
+        ]
+        cells.append([title, *(f"{mean:.2f}" for mean in means), ", ".join(f"{gain:+.2f}" for gain in gained)])
+    return [
+        "## Mean Dice at the fixed threshold, by kind of lesion",
+        "",
+        f"The last column is the mean difference from `{PLAIN}` in each of the held-out anatomies.",
+        "",
+        *table(["method", *names, f"above {PLAIN}"], cells),
+        "",
+    ]
+
+
+def dice_of(metrics: dict, method: str) -> dict[str, tuple[float, str]]:
+    """Dice and anatomy of every case with a lesion."""
+    cases = metrics["cases"][method]
+    return {case["case"]: (case["dice"], case["cluster"]) for case in cases if case["dice"] is not None}
+
+
+def mean_of(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def out_of_fold(folds: dict) -> list[str]:
@@ -275,8 +317,12 @@ def by_precision(metrics: dict) -> list[str]:
     return sorted((name for name, value in found.items() if value is not None), key=lambda name: -found[name])
 
 
+def model_name(metrics: dict) -> str:
+    return next(name for name, method in metrics["methods"].items() if method["kind"] == "model")
+
+
 def model_of(metrics: dict) -> dict:
-    return next(method for method in metrics["methods"].values() if method["kind"] == "model")
+    return metrics["methods"][model_name(metrics)]
 
 
 def counts(metrics: dict) -> str:
