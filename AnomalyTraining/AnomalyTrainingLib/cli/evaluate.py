@@ -6,6 +6,9 @@ baselines are those that were fitted with the model and lie in its bundle (or, f
 gets metrics.json, scores.csv, plots (PNG) and report.html, which says in words whether the model beats each baseline;
 records/ in it holds what every method made of each case, by which --resume goes on.
 
+A cohort from elsewhere (--split external) is compared with the one the model was made with: case mix, images, scores of
+normals, and what the model's threshold costs and finds in each group (age, sex, view, site, ...).
+
 A case that cannot be judged does not stop the others; it is named at the end, and the exit code is then 2.
 
 The last line of --progress json: event "result" with `out`, `report`, `cases`, `failed`, `methods`, and of the model
@@ -26,7 +29,10 @@ from AnomalyDetectionLib.errors import InputError
 from .numbers import check_seed
 
 if TYPE_CHECKING:  # importing these takes seconds (torch, scikit-learn): only once there is something to judge
+    from AnomalyDetectionLib.scoring.model import Model
+
     from ..cohorts.manifest import Cohort
+    from ..evaluation.shift.reference import CohortSummary
 
 SPLITS = ("train", "calibrate", "validate", "test", "external")
 JUDGING_SHARE = 0.9
@@ -39,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="test", help="whose cases are judged (default: test)")
     parser.add_argument(
         "--ceiling", metavar="BUNDLE", type=Path, help="a model that may have seen lesions, shown beside"
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="CSV",
+        type=Path,
+        help="the manifest the model was made from: report how this cohort differs (a bundle of --split external knows "
+        "its own cohort, unless an earlier version made it)",
     )
     baselines = parser.add_mutually_exclusive_group()
     baselines.add_argument(
@@ -97,13 +110,16 @@ def run(args: argparse.Namespace) -> int:
         artefacts=args.artefacts,
         baselines="none" if args.no_baselines else "refitted" if args.refit_baselines else "stored",
         seed=args.seed,
+        shift=args.split == "external" or args.reference is not None,
     )
     cases = cases_of(cohort, settings)
     model = load_bundle(args.bundle)
     ceiling = load_bundle(args.ceiling) if args.ceiling else None
     check_folder(model, ceiling, cohort, args.out, settings, resume=args.resume)
     choose_device(args.device, 0)
+    reference = read_manifest(args.reference) if args.reference else None
     with Progress(args.progress) as progress:
+        made_with = _made_with(model, reference, progress) if settings.shift else None
         checked = cohort.cases if args.refit_baselines else cases
         for oddity in check_judged(cohort, checked, progress=lambda stage, _: progress(stage, 0.0)):
             progress.warn(oddity)
@@ -130,9 +146,22 @@ def run(args: argparse.Namespace) -> int:
                 subgroups=subgroups,
                 resamples=args.resamples,
                 seed=args.seed,
+                shift_from=made_with,
                 progress=lambda part: progress("resampling", JUDGING_SHARE + (1 - JUDGING_SHARE) * part),
             )
         return conclude(args.out, document, judged.failed, progress)
+
+
+def _made_with(model: Model, manifest: Cohort | None, progress: Progress) -> CohortSummary | None:
+    """The cohort a model was made with, by its manifest or else by what the bundle keeps of it."""
+    from ..cohorts.channels import channel_of_model
+    from ..evaluation.shift.reference import stored_summary, summary_of_manifest
+
+    if manifest is None:
+        return stored_summary(model)
+    spec = model.detector.spec
+    cohort = channel_of_model(manifest, spec.channels)
+    return summary_of_manifest(cohort, spec, lambda share: progress("reading the reference cohort", 0.0))
 
 
 def check_numbers(args: argparse.Namespace) -> None:

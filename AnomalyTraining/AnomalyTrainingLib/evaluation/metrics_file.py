@@ -50,7 +50,7 @@ def write_metrics(document: Mapping[str, Any], path: str | Path) -> Path:
     """
     path = Path(path)
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    if found := fault(json.loads(text), "metrics"):
+    if found := _fault(json.loads(text)):
         raise ValueError(f"{path.name} would not agree with its schema: {found}")
     return _write(path, text)
 
@@ -81,9 +81,17 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     if version != SCHEMA:
         said = f"its schema is {version!r}" if version else "it names no schema"
         raise InputError(f"{path}: {said} and not {SCHEMA!r}; evaluate again with this version.")
-    if found := fault(document, "metrics"):
+    if found := _fault(document):
         raise InputError(f"{path}: the file is damaged ({found}); evaluate again.")
     return document
+
+
+def _fault(document: Mapping[str, Any]) -> str:
+    """The first disagreement with the schemas of the file and of its shift report, or ""."""
+    found = fault(document, "metrics")
+    if not found and "shift" in document:
+        found = fault(document["shift"], "shift").replace("$", "$.shift", 1)
+    return found
 
 
 def write_scores(cases: Sequence[Mapping[str, Any]], path: str | Path) -> Path:

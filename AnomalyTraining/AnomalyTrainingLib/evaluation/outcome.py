@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from AnomalyDetectionLib.scoring.result import ModelIdentity
 
 from ..cohorts.manifest import Case, Cohort
 from .battery import refusals, summarise_battery
+from .intervals import Bootstrap
 from .judge import cohort_facts, judge
 from .records import CaseRecord
 from .report import write_evaluation
 from .run import Judged
+from .shift.reference import CohortSummary
+from .shift.report import shift_report
 from .summary import Method
 
 
@@ -30,6 +33,7 @@ def write_outcome(
     subgroups: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
+    shift_from: CohortSummary | None = None,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Any]:
     """Work out all figures, write them and return the content of metrics.json.
@@ -40,6 +44,9 @@ def write_outcome(
         Those that were to be judged.
     subgroups
         Covariates to divide the cases by; None takes every one that divides them into a few groups.
+    shift_from
+        The cohort that the model was made with, as far as it is known: what the shift report compares this one with,
+        which is made where the images were described.
 
     Raises
     ------
@@ -57,8 +64,27 @@ def write_outcome(
         seed=seed,
         progress=progress,
     )
+    if judged.images:
+        document["shift"] = _shift(judged, cases, document, subgroups, shift_from)
     write_evaluation(document, out)
     return document
+
+
+def _shift(
+    judged: Judged,
+    cases: Sequence[Case],
+    document: Mapping[str, Any],
+    subgroups: Sequence[str] | None,
+    reference: CohortSummary | None,
+) -> dict[str, Any]:
+    """The shift report, by the same draws as the figures."""
+    ours = methods_of(judged, subgroups)[0]
+    model = judged.candidates[0].model
+    assert model is not None
+    settings = {name: document["bootstrap"][name] for name in ("resamples", "level", "seed")}
+    bootstrap = Bootstrap.of_records(ours.records, **settings)
+    known = [case for case in cases if case.case in judged.images]
+    return shift_report(model, reference, known, ours.records, judged.images, bootstrap)
 
 
 def methods_of(judged: Judged, subgroups: Sequence[str] | None = None) -> list[Method]:

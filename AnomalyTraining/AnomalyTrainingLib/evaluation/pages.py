@@ -9,7 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .plotting import interval_text
+from .plotting import interval_text, plain
+from .shift.words import is_notable
 
 
 def render(template: str, **values: Any) -> str:
@@ -35,6 +36,7 @@ def _environment() -> Environment:
         "base64": lambda data: base64.b64encode(data).decode("ascii"),
         "reasons": reasons,
         "any_figure": any_figure,
+        "notable": is_notable,
     }
     return environment
 
@@ -42,15 +44,6 @@ def _environment() -> Environment:
 def fixed(value: float, digits: int = 2, sign: str = "") -> str:
     """With a fixed number of decimals and a true minus."""
     return f"{value:{sign}z.{digits}f}".replace("-", "−")
-
-
-def plain(value: Any) -> str:
-    """A number with three significant digits, a text as it is, "–" for None."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3g}".replace("-", "−")
-    return str(value)
 
 
 def any_figure(document: Mapping[str, Any], level: str, columns: list[tuple[str, str]]) -> bool:

@@ -104,6 +104,15 @@ def interval_text(figure: dict[str, Any], digits: int = 2) -> str:
     return f"{figure['value']:.{digits}f} ({figure['low']:.{digits}f}–{figure['high']:.{digits}f})"
 
 
+def plain(value: Any) -> str:
+    """A number with three significant digits, a text as it is, "–" for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}".replace("-", "−")
+    return str(value)
+
+
 def shortened(name: str, most: int = 28) -> str:
     """A name that fits into a legend, on one line."""
     name = " ".join("".join(c if c.isprintable() else " " for c in name).split())

@@ -97,11 +97,17 @@ def report_html(document: Mapping[str, Any], plots: Sequence[Plot]) -> str:
         differences=differences,
         tables=_TABLES,
         plots=plots,
-        subgroups=document["methods"][ours]["subgroups"],
+        subgroups=_not_shown_yet(document, document["methods"][ours]["subgroups"]),
         battery=Battery.of(document),
         failures=failures(document["cases"].get(ours, [])),
         least_clusters=LEAST_CLUSTERS,
     )
+
+
+def _not_shown_yet(document: Mapping[str, Any], subgroups: Mapping[str, Any]) -> dict[str, Any]:
+    """Subgroups by columns that the shift report has not told of."""
+    told = {row["column"] for row in document["shift"]["groups"]} if "shift" in document else set()
+    return {name: rows for name, rows in subgroups.items() if name not in told}
 
 
 def write_evaluation(document: Mapping[str, Any], folder: str | Path) -> list[Path]:

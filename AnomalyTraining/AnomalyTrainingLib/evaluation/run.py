@@ -31,6 +31,7 @@ from .candidates import Candidate, candidates_of, judge_case
 from .kept import FOLDER, read_records, write_records
 from .overlap import NotHeldOut, Seen
 from .records import CaseRecord
+from .shift.reference import ImageRow, image_row
 
 SCHEMA = "slicer-anomaly/evaluation/1"
 STATE = "evaluation.json"
@@ -57,6 +58,8 @@ class Settings:
     baselines
         "stored": those in the bundle, or fitted to this cohort's normals where it holds none; "refitted": fitted to
         this cohort's normals in any case; "none".
+    shift
+        Whether images are described, so that the cohort can be compared with the one the model was made with.
     """
 
     split: str = "test"
@@ -65,6 +68,7 @@ class Settings:
     artefacts: str = "none"
     baselines: str = "stored"
     seed: int = 0
+    shift: bool = False
 
 
 @dataclass
@@ -81,6 +85,8 @@ class Judged:
         Case name to the sentence why it could not be judged.
     rows
         Of the artefact battery, one a case, artefact, severity and method.
+    images
+        Case name to what describes its image (`shift.reference.image_row`), where `Settings.shift` asks for it.
     """
 
     candidates: list[Candidate]
@@ -89,6 +95,7 @@ class Judged:
     failed: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    images: dict[str, ImageRow] = field(default_factory=dict)
 
 
 def judge_cohort(
@@ -182,6 +189,8 @@ class _Judging:
 
     def __init__(self, settings: Settings, out: Path, seen: Seen, judged: Judged) -> None:
         self.settings, self.out, self.seen, self.judged = settings, out, seen, judged
+        assert judged.candidates[0].model is not None
+        self.spec = judged.candidates[0].model.detector.spec
         self.rows: dict[str, dict[str, Row]] = {}  # case to what the supervised baselines go by
         self.failures: dict[str, dict[str, str]] = {}  # baseline to case to sentence
 
@@ -205,7 +214,8 @@ class _Judging:
                 raise
             self.judged.failed[case.case] = sentence
             return {"status": "failed", "message": sentence}
-        extra = {"rows": made.rows, "failures": made.failures}
+        described = {"image": image_row(volume, self.spec)} if self.settings.shift else {}
+        extra = {"rows": made.rows, "failures": made.failures, **described}
         write_records(path, made.records, extra)
         self._take(case, made.records, extra)
         record = made.records[self.judged.candidates[0].name]
@@ -216,6 +226,9 @@ class _Judging:
         for name, record in records.items():
             if name in self.judged.records:
                 self.judged.records[name].append(record)
+        if self.settings.shift:  # an earlier run may not have been asked to describe the image
+            described = extra.get("image") or image_row(load_case_volume(case), self.spec)
+            self.judged.images[case.case] = described
         self.rows[case.case] = extra["rows"]
         for name, sentence in extra["failures"].items():
             self.failures.setdefault(name, {})[case.case] = sentence

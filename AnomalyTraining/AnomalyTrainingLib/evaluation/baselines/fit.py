@@ -34,6 +34,8 @@ from ...cohorts.manifest import Case, Cohort, load_case_volume
 from ...training.config import TrainConfig
 from ...training.fusing import joined_used
 from ...training.statistics import DEFAULT_TEMPLATE_MM, ProgressCallback, make_template
+from ..shift.reference import NAME as SUMMARY
+from ..shift.reference import CohortSummary, ImageRow, image_row
 from . import DESCRIPTIONS, MAPS
 from .contender import Contender, Folds
 from .maps import CLASSES, MeanImageResidual, untrained
@@ -82,7 +84,8 @@ def attach_baselines(
     facts |= {f"{name} is missing": reason for name, reason in baselines.missing.items()}
     used = joined_used(model.info.get("used", {}), fitting.used())  # members of a fusion have seen others
     info = {**model.info, "used": used, "baselines": facts}
-    return replace(model, attachments=baselines.to_files(model), info=info)
+    files = {**baselines.to_files(model), SUMMARY: fitting.summary().to_bytes()}
+    return replace(model, attachments=files, info=info)
 
 
 def _with_shared(own: Baselines, other: Model) -> Baselines:
@@ -138,6 +141,8 @@ class Fitting:
     progress: ProgressCallback
     missing: dict[str, str] = field(default_factory=dict)
     images: dict[str, set[str]] = field(default_factory=lambda: {role: set() for role in ROLES})
+    numbers: dict[str, Row] = field(default_factory=dict)  # case to the statistics of its image
+    described: dict[str, ImageRow] = field(default_factory=dict)  # case to what the bundle's summary takes of it
 
     def __post_init__(self) -> None:
         self.train = self.cohort.of(split="train", label=0).cases
@@ -167,14 +172,20 @@ class Fitting:
 
     def used(self) -> dict[str, dict[str, list[str]]]:
         """Hashes of the patients and images of each role, by which a later evaluation tells that it is held out."""
-        seen = {case.case: case for case in (*self.train, *self.ill, *self.calibrate, *self.validate)}.values()
         return {
             role: {
-                "patients_sha256": sorted({patient_hash(case.patient) for case in seen if case.split == role}),
+                "patients_sha256": sorted({patient_hash(case.patient) for case in self._seen() if case.split == role}),
                 "images_sha256": sorted(self.images[role]),
             }
             for role in ROLES
         }
+
+    def summary(self) -> CohortSummary:
+        """How the cases that the model was made with are distributed, and their images as far as they were read."""
+        return CohortSummary.of(self._seen(), self.described)
+
+    def _seen(self) -> list[Case]:
+        return list({case.case: case for case in (*self.train, *self.ill, *self.calibrate, *self.validate)}.values())
 
     def calibrated_on(self) -> str:
         """In a phrase."""
@@ -328,7 +339,9 @@ class Fitting:
         return [case.label for case in self.labelled]
 
     def _statistics(self, role: str, cases: Sequence[Case]) -> list[Row]:
-        return [statistics_of(self._read(case), self.model.detector.spec) for case in cases]
+        for case in cases:
+            self._read(case)
+        return [self.numbers[case.case] for case in cases]
 
     def _metadata(self, role: str, cases: Sequence[Case]) -> list[Row]:
         rows: list[Row] = [covariates_of(case.covariates)[0] for case in cases]
@@ -340,6 +353,10 @@ class Fitting:
         volume = load_case_volume(case)
         check_fits(volume, self.model.detector.spec)
         self.images[case.split].add(pixel_hash(volume))
+        if case.case not in self.numbers:
+            statistics = statistics_of(volume, self.model.detector.spec)
+            self.numbers[case.case] = statistics
+            self.described[case.case] = image_row(volume, self.model.detector.spec, statistics)
         return volume
 
 
