@@ -2,7 +2,8 @@
 
 INPUT is an image file (NIfTI, NRRD, MHA, DICOM, PNG, JPEG), a folder that holds a DICOM series, or a cohort manifest
 (.csv with the columns case and image, image paths relative to it).  Each case gets a folder of its own in DIR:
-score.nii.gz (rarity, in the geometry of the input), labels.nii.gz (findings), findings.csv, report.json, overlay.png.
+score.nii.gz (rarity, in the geometry of the input), labels.nii.gz (findings), findings.csv, report.json, overlay.png;
+with --explain attribution.nii.gz as well (what moved a classifier's score: attribution, not segmentation).
 DIR/scores.csv sums all cases up; DIR/run.json says what was scored with which model, so that --resume can go on.
 
 A case that cannot be scored does not stop the others; it is named at the end, and the exit code is then 2.
@@ -26,17 +27,20 @@ from AnomalyDetectionLib import __version__
 from AnomalyDetectionLib.errors import Cancelled, InputError, OutputError, one_line, sentence_of, stops_writing
 
 from .covariates import with_covariates
+from .explaining import add_explain_options, explanation_of
 from .failures import fault_sentence
 from .folder import LEAST_FREE_BYTES, RUN_NAME, RUN_SCHEMA, SUMMARY_NAME, OutputFolder
 from .inputs import Request, missing_sentence, name_cases, read_request, requests_of
 from .progress import Progress, add_progress_option
 
 if TYPE_CHECKING:  # importing these takes a second (torch): only once there is something to score
+    from AnomalyDetectionLib.scoring.explaining import Explanation
     from AnomalyDetectionLib.scoring.model import Model
     from AnomalyDetectionLib.scoring.scorer import Scorer
 
 BYTES_PER_VOXEL = 5
 """Room to ask for: an incompressible float32 map, and labels, which compress to well below a byte a voxel."""
+BYTES_OF_ATTRIBUTION = 4
 
 COLUMNS = (
     "case",
@@ -79,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="CSV of what a model with clinical columns is told of each case: a column case, and age, sex, view, ...",
     )
+    add_explain_options(parser)
     parser.add_argument("--resume", action="store_true", help="go on with a run: cases that are complete are kept")
     add_progress_option(parser)
 
@@ -104,6 +109,7 @@ def modality(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Score all inputs; returns the exit code."""
+    explanation = explanation_of(args)
     requests = requests_of(args.inputs, args.series)
     if args.covariates is not None:
         requests = with_covariates(requests, args.covariates)
@@ -117,18 +123,21 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.out}: it holds the results of an earlier run; add --resume to go on with it, "
                 "or choose another folder."
             )
-        model = _load(args)
-        job = Job.plan(args, folder, model, requests, earlier)
+        model = _load(args, explanation)
+        job = Job.plan(args, folder, model, requests, earlier, explanation)
         with Progress(args.progress, total=len(job.todo)) as progress:
             return job.execute(progress)
 
 
-def _load(args: argparse.Namespace) -> Model:
+def _load(args: argparse.Namespace, explanation: Explanation | None) -> Model:
     from AnomalyDetectionLib.models.bundle import load_bundle
     from AnomalyDetectionLib.models.devices import choose_device
+    from AnomalyDetectionLib.scoring.attribution import check_explainable
 
     model = load_bundle(args.bundle)
     choose_device(args.device, 0)  # a device that is not there is one sentence, not one a case
+    if explanation is not None:  # the same of a model that cannot be explained
+        check_explainable(model.detector, explanation, model.identity.detector)
     return model
 
 
@@ -143,6 +152,7 @@ class Job:
     todo: list[str]
     stale: list[str]
     record: dict[str, Any]
+    explanation: Explanation | None = None
     failed: dict[str, str] = field(default_factory=dict)
     faults: int = 0
     done: int = 0
@@ -157,17 +167,20 @@ class Job:
         model: Model,
         requests: list[Request],
         earlier: dict[str, Any] | None,
+        explanation: Explanation | None,
     ) -> Job:
         """Name the cases and find out which are still to be scored.
 
         Raises
         ------
         InputError
-            If the folder holds results of another model or threshold, or something else under a case's name.
+            If the folder holds results of another model, threshold or explanation, or something else under a case's
+            name.
         """
         threshold = model.calibration.threshold.default if args.threshold is None else args.threshold
+        explain = None if explanation is None else explanation.to_json()
         if earlier:
-            _check_same(args.out, earlier, model, threshold)
+            _check_same(args.out, earlier, model, threshold, explain)
         known: dict[str, Any] = earlier["cases"] if earlier else {}
         names = name_cases(requests, {entry["input"]: name for name, entry in known.items()})
         cases = dict(zip(names, requests, strict=True))
@@ -189,11 +202,12 @@ class Job:
                 "sha256": model.identity.sha256,
             },
             "threshold": threshold,
+            "explain": explain,
             "cases": known | entries,
         }
         if earlier:
             folder.clear_leftovers()
-        return cls(args, folder, model, cases, todo, [n for n in todo if n in known], record)
+        return cls(args, folder, model, cases, todo, [n for n in todo if n in known], record, explanation)
 
     def execute(self, progress: Progress) -> int:
         """Score what is to be done, sum up, and return the exit code."""
@@ -231,11 +245,13 @@ class Job:
 
         progress("reading", 0.0)
         volume = read_request(self.cases[name], self.args.modality)
-        self.folder.check_space(LEAST_FREE_BYTES + BYTES_PER_VOXEL * volume.array.size)
+        each = BYTES_PER_VOXEL + (BYTES_OF_ATTRIBUTION if self.explanation is not None else 0)
+        self.folder.check_space(LEAST_FREE_BYTES + each * volume.array.size)
         result = scorer.score(
             volume,
             threshold=self.args.threshold,
             case=name,
+            explain=self.explanation,
             progress=lambda stage, fraction: progress(stage, 0.15 + 0.75 * fraction),
         )
         progress("writing", 0.9)
@@ -328,7 +344,9 @@ def _complete(path: Path) -> bool:
     return is_complete(path)
 
 
-def _check_same(out: Path, earlier: dict[str, Any], model: Model, threshold: float) -> None:
+def _check_same(
+    out: Path, earlier: dict[str, Any], model: Model, threshold: float, explain: dict[str, Any] | None
+) -> None:
     before = earlier["model"]
     if before.get("sha256") != model.identity.sha256:
         raise InputError(
@@ -339,6 +357,12 @@ def _check_same(out: Path, earlier: dict[str, Any], model: Model, threshold: flo
         raise InputError(
             f"{out}: this folder was scored with the threshold {earlier.get('threshold')}, not {threshold:g}; "
             "give the same --threshold or choose another folder."
+        )
+    if earlier.get("explain") != explain:
+        before_by = (earlier.get("explain") or {}).get("method") or "none"
+        raise InputError(
+            f"{out}: this folder was scored with another explanation ({before_by}); give the same --explain and "
+            "--explain-layer or choose another folder."
         )
 
 

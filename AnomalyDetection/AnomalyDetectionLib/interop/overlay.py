@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 from AnomalyDetectionLib.imaging.colour import RGB
 from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.imaging.write import atomically
+from AnomalyDetectionLib.scoring.explaining import Attribution
 from AnomalyDetectionLib.scoring.result import ScoreResult
 
-from .views import OUTLINE, Plane, Scene, draw_view, opacity, shade
+from .views import FAINT, OUTLINE, Plane, Scene, draw_view, opacity, shade
 
 WIDTH, HEIGHT = 1500, 600
 MARGIN, GUTTER, CAPTION = 22, 14, 84
 BAR_WIDTH = 150
+BAR_LEFT, BAR_RIGHT = WIDTH - MARGIN - 82, WIDTH - MARGIN - 64
 BACKGROUND: RGB = (13, 14, 18)
 PANEL: RGB = (0, 0, 0)
 TEXT: RGB = (236, 238, 242)
@@ -61,7 +63,8 @@ def render_overlay(volume: Volume, result: ScoreResult) -> Image.Image:
 
     Three views in radiological convention (the patient's right at the viewer's left) through the peak of the first
     finding, or through the rarest voxel where there is none (the middle, without crosshair and colour bar, where the
-    model makes no map); one view for a single image, without letters where the file does not say how the patient lies.
+    model makes no map; the peak of the attribution, where its score was explained); one view for a single image,
+    without letters where the file does not say how the patient lies.
 
     Parameters
     ----------
@@ -83,8 +86,10 @@ def render_overlay(volume: Volume, result: ScoreResult) -> Image.Image:
         y = MARGIN + (HEIGHT - CAPTION - 2 * MARGIN - size[1]) // 2
         _panel(picture, scene, plane, (round(x), y), size, cross=result.mapped)
         x += size[0] + gap
-    if result.mapped:
-        _bar(picture, scene)
+    if result.attribution is not None:
+        _attribution_bar(picture, scene, result.attribution)
+    elif result.mapped:
+        _rarity_bar(picture, scene)
     _caption(draw, result)
     return picture
 
@@ -115,38 +120,46 @@ def _crosshair(draw: ImageDraw.ImageDraw, x: float, y: float, gap: int = 13, len
         draw.line(ends, fill=TEXT, width=1)
 
 
-def _bar(picture: Image.Image, scene: Scene) -> None:
-    """Colours over a middle grey, as they look on tissue; whole rarities and the threshold marked."""
+def _rarity_bar(picture: Image.Image, scene: Scene) -> None:
+    """The colours of rarities; whole ones and the threshold marked."""
+    level = _bar(picture, scene, 0.0, "rarity x: 1 in 10^x normal voxels")
+    draw, font = ImageDraw.Draw(picture), _font(15)
+    at_threshold = level(scene.threshold)
+    for value in range(0, int(scene.top) + 1, max(1, int(np.ceil(scene.top / 10)))):
+        y = level(value)
+        draw.line([(BAR_RIGHT, y), (BAR_RIGHT + 4, y)], fill=QUIET)
+        if abs(y - at_threshold) > 24:
+            draw.text((BAR_RIGHT + 8, y), str(value), fill=QUIET, font=font, anchor="lm")
+    draw.line([(BAR_LEFT - 5, at_threshold), (BAR_RIGHT + 5, at_threshold)], fill=OUTLINE, width=2)
+    draw.text((BAR_RIGHT + 8, at_threshold - 8), f"{scene.threshold:.2f}", fill=OUTLINE, font=font, anchor="lm")
+    draw.text((BAR_RIGHT + 8, at_threshold + 8), "threshold", fill=OUTLINE, font=_font(12), anchor="lm")
+
+
+def _attribution_bar(picture: Image.Image, scene: Scene, attribution: Attribution) -> None:
+    """The colours of an attribution, from nothing to its peak."""
+    level = _bar(picture, scene, FAINT, f"{attribution.title}: {attribution.label}")
     draw = ImageDraw.Draw(picture)
-    x, width = WIDTH - MARGIN - 82, 18
+    for value, said in ((FAINT, "0"), (scene.top, f"{attribution.peak:.2g}")):
+        draw.line([(BAR_RIGHT, level(value)), (BAR_RIGHT + 4, level(value))], fill=QUIET)
+        draw.text((BAR_RIGHT + 8, level(value)), said, fill=QUIET, font=_font(15), anchor="lm")
+
+
+def _bar(picture: Image.Image, scene: Scene, lowest: float, label: str) -> Callable[[float], float]:
+    """Colours over a middle grey, as they look on tissue, with a label beside; returns the height of a value."""
     top, bottom = MARGIN + 6, HEIGHT - CAPTION - MARGIN - 6
     height = bottom - top
-    rarity = np.linspace(scene.top, 0, height, dtype=np.float32)
-    alpha = opacity(rarity, scene.threshold)[:, np.newaxis]
-    column = 70 * (1 - alpha) + shade(rarity, scene.top) * alpha
-    strip = np.repeat(np.round(column).astype(np.uint8)[:, np.newaxis], width, axis=1)
-    picture.paste(Image.fromarray(strip), (x, top))
+    values = np.linspace(scene.top, lowest, height, dtype=np.float32)
+    alpha = opacity(values, scene.threshold)[:, np.newaxis]
+    column = 70 * (1 - alpha) + shade(values, scene.top) * alpha
+    strip = np.repeat(np.round(column).astype(np.uint8)[:, np.newaxis], BAR_RIGHT - BAR_LEFT, axis=1)
+    picture.paste(Image.fromarray(strip), (BAR_LEFT, top))
     font = _font(15)
-
-    def level(value: float) -> float:
-        return bottom - height * value / scene.top
-
-    at_threshold = level(scene.threshold)
-    step = max(1, int(np.ceil(scene.top / 10)))
-    for value in range(0, int(scene.top) + 1, step):
-        y = level(value)
-        draw.line([(x + width, y), (x + width + 4, y)], fill=QUIET)
-        if abs(y - at_threshold) > 24:
-            draw.text((x + width + 8, y), str(value), fill=QUIET, font=font, anchor="lm")
-    draw.line([(x - 5, at_threshold), (x + width + 5, at_threshold)], fill=OUTLINE, width=2)
-    draw.text((x + width + 8, at_threshold - 8), f"{scene.threshold:.2f}", fill=OUTLINE, font=font, anchor="lm")
-    draw.text((x + width + 8, at_threshold + 8), "threshold", fill=OUTLINE, font=_font(12), anchor="lm")
-    label = "rarity x: 1 in 10^x normal voxels"
-    box = draw.textbbox((0, 0), label, font=font)
+    box = ImageDraw.Draw(picture).textbbox((0, 0), label, font=font)
     sideways = Image.new("RGB", (int(box[2]) + 2, int(box[3]) + 4), BACKGROUND)
     ImageDraw.Draw(sideways).text((0, 0), label, fill=QUIET, font=font)
     sideways = sideways.rotate(90, expand=True)
-    picture.paste(sideways, (x - 14 - sideways.width, top + (height - sideways.height) // 2))
+    picture.paste(sideways, (BAR_LEFT - 14 - sideways.width, top + (height - sideways.height) // 2))
+    return lambda value: bottom - height * (value - lowest) / (scene.top - lowest)
 
 
 def _caption(draw: ImageDraw.ImageDraw, result: ScoreResult) -> None:
@@ -159,7 +172,10 @@ def _caption(draw: ImageDraw.ImageDraw, result: ScoreResult) -> None:
     font = _font(17)
     count = len(result.findings)
     found = f"{count or 'no'} finding{'' if count == 1 else 's'} above rarity {result.threshold:.2f}"
-    found = found if result.mapped else "whole image judged, no map"
+    if not result.mapped:
+        found = "whole image judged, no map"
+    if result.attribution is not None:
+        found = f"whole image judged  ·  heat: {result.attribution.title}, {result.attribution.label}"
     chance = "" if result.probability is None else f", probability {result.probability:.2f}"
     said = f"{found}  ·  volume score {result.volume_score:.2f}{chance}{CALLED[result.abnormal]}  ·  "
     said += f"p = {result.p_value:.3f} (n = {result.calibration_n})  ·  image quality "

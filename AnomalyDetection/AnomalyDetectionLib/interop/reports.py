@@ -1,4 +1,4 @@
-"""The five files of a scored case, and whether they are all there."""
+"""The files of a scored case, and whether they are all there."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ REPORT_SCHEMA = "slicer-anomaly/report/1"
 REPORT_NAME = "report.json"
 FILES = ("score.nii.gz", "labels.nii.gz", "findings.csv", "overlay.png", REPORT_NAME)
 """In the order in which they are put in place: the report is last, so that a case with a report is complete."""
+ATTRIBUTION_NAME = "attribution.nii.gz"
+"""A sixth file, of a classifier's score that was explained; the report says so (`attribution`)."""
 
 FINDINGS_COLUMNS = (
     "case",
@@ -112,6 +114,7 @@ def report(volume: Volume, result: ScoreResult) -> dict[str, Any]:
         "mapped": result.mapped,
         "probability": result.probability,
         "covariates": dict(result.covariates),
+        "attribution": None if result.attribution is None else {**result.attribution.facts(), "file": ATTRIBUTION_NAME},
         "threshold": result.threshold,
         "false_findings_per_normal": result.false_findings_per_normal,
         "foreground_voxels": int(result.foreground.sum()),
@@ -123,7 +126,7 @@ def report(volume: Volume, result: ScoreResult) -> dict[str, Any]:
 
 
 def write_case(volume: Volume, result: ScoreResult, folder: str | os.PathLike[str]) -> Path:
-    """Write score.nii.gz, labels.nii.gz, findings.csv, overlay.png and report.json.
+    """Write score.nii.gz, labels.nii.gz, findings.csv, overlay.png and report.json, and attribution.nii.gz if there is.
 
     All are written to a temporary folder beside `folder` (`.NAME.*.partial`), which then becomes `folder` in one step.
     Where `folder` exists, the files are moved into it one by one, the report last: a run that is killed leaves either a
@@ -141,7 +144,7 @@ def write_case(volume: Volume, result: ScoreResult, folder: str | os.PathLike[st
     OutputError
         If something cannot be written; nothing of this case is then left under a temporary name.
     """
-    target = Path(folder)
+    target, attribution = Path(folder), result.attribution
     writers: dict[str, Callable[[Path], object]] = {
         "score.nii.gz": lambda path: write_volume(result.rarity, path),
         "labels.nii.gz": lambda path: write_labels(result.labels, volume.grid, path),
@@ -149,19 +152,24 @@ def write_case(volume: Volume, result: ScoreResult, folder: str | os.PathLike[st
         "overlay.png": lambda path: write_overlay(volume, result, path),
         REPORT_NAME: lambda path: path.write_text(_json(report(volume, result)), encoding="utf-8"),
     }
+    names: tuple[str, ...] = FILES
+    if attribution is not None:
+        writers[ATTRIBUTION_NAME] = lambda path: write_volume(attribution.map, path)
+        names = (ATTRIBUTION_NAME, *FILES)
     partial: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         whole = partial / "case"  # mkdtemp's own folder is for this user only; the case's has the usual permissions
         whole.mkdir()
-        for name in FILES:
+        for name in names:
             writers[name](whole / name)
         if not target.exists():
             whole.rename(target)
             return target
         (target / REPORT_NAME).unlink(missing_ok=True)  # from here until the end the case is not complete
-        for name in FILES:
+        (target / ATTRIBUTION_NAME).unlink(missing_ok=True)  # of an earlier result
+        for name in names:
             (whole / name).replace(target / name)
     except OSError as error:
         raise OutputError(
@@ -184,7 +192,9 @@ def is_complete(
     threshold: float | None = None,
     input_sha256: str | None = None,
 ) -> bool:
-    """Whether a folder holds all five files of a case, made with this model, threshold and input.
+    """Whether a folder holds all files of a case, made with this model, threshold and input.
+
+    The attribution is one of them where the report names it.
 
     Parameters
     ----------
@@ -194,7 +204,9 @@ def is_complete(
     path = Path(folder)
     try:
         data = json.loads((path / REPORT_NAME).read_text(encoding="utf-8"))
-        whole = data["schema"] == REPORT_SCHEMA and all((path / name).stat().st_size > 0 for name in FILES)
+        whole = data["schema"] == REPORT_SCHEMA
+        names = FILES if data.get("attribution") is None else (ATTRIBUTION_NAME, *FILES)
+        whole = whole and all((path / name).stat().st_size > 0 for name in names)
         return (
             whole
             and (model_sha256 is None or data["model"]["sha256"] == model_sha256)

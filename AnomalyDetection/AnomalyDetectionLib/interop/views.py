@@ -19,6 +19,8 @@ FAINT, STRONGEST = 1.0, 0.85
 """Rarity below which nothing is painted, and the opacity reached at the threshold."""
 TOP = 1.6
 """The hottest colour stands at this multiple of the threshold: the same for all cases of a model."""
+ATTRIBUTION_TOP = 2.0
+"""Where on the scale of rarities the peak of an attribution is painted: it has no scale that cases have in common."""
 OUTLINE: RGB = (90, 225, 255)
 
 
@@ -51,6 +53,7 @@ AS_STORED = Plane("", 0, ("", "", "", ""))
 class Scene:
     """Everything the views cut, in canonical order, and the voxel they meet in.
 
+    `rarity` is what is painted: of a classifier's explanation its attribution, from `FAINT` (0) to `top` (the peak).
     `box` is the part worth showing, per array axis; `window` the grey values that become black and white;
     `top` the rarity of the hottest colour.
     """
@@ -75,9 +78,10 @@ class Scene:
         else:
             turn, grid = Canonical((0, 1, 2), (False, False, False)), volume.grid
         image, rarity, labels, inside = (
-            turn.apply(array) for array in (volume.array, result.rarity.array, result.labels, result.foreground)
+            turn.apply(array) for array in (volume.array, _heat(result), result.labels, result.foreground)
         )
         focus = _focus(grid, rarity, result)
+        explained = result.attribution is not None
         return cls(
             image=image,
             rarity=rarity,
@@ -86,8 +90,8 @@ class Scene:
             focus=focus,
             box=_box(inside) if volume.orientation_known else (slice(None),) * 3,
             window=_window(volume, result.foreground),
-            threshold=result.threshold,
-            top=max(2.0, TOP * result.threshold),
+            threshold=ATTRIBUTION_TOP if explained else result.threshold,
+            top=ATTRIBUTION_TOP if explained else max(2.0, TOP * result.threshold),
             planes=_planes(volume, image.shape),
         )
 
@@ -114,6 +118,15 @@ class Scene:
         return position[0], position[1]
 
 
+def _heat(result: ScoreResult) -> NDArray[np.float32]:
+    """What is painted (K, J, I): rarity, or what speaks for abnormal in an attribution."""
+    attribution = result.attribution
+    if attribution is None:
+        return result.rarity.array
+    share = np.clip(attribution.map.array, 0, None) / (attribution.peak or 1.0)
+    return (FAINT + (ATTRIBUTION_TOP - FAINT) * share).astype(np.float32)
+
+
 def _planes(volume: Volume, shape: tuple[int, ...]) -> tuple[Plane, ...]:
     if not volume.orientation_known:
         return (AS_STORED,)
@@ -122,12 +135,12 @@ def _planes(volume: Volume, shape: tuple[int, ...]) -> tuple[Plane, ...]:
 
 
 def _focus(grid: Grid, rarity: NDArray[np.float32], result: ScoreResult) -> tuple[int, int, int]:
-    """The peak of the first finding, the rarest voxel where there is none, the middle without a map; (k, j, i)."""
+    """The peak of the first finding, the hottest voxel where there is none, the middle without a map; (k, j, i)."""
     if result.findings:
         i, j, k = np.round(grid.to_ijk(np.array(result.findings[0].peak_ras))).astype(int)
         k, j, i = (int(np.clip(index, 0, n - 1)) for index, n in zip((k, j, i), grid.shape, strict=True))
         return k, j, i
-    if not result.mapped:  # the model judges whole images: no place is more to the point than the middle
+    if not (result.mapped or result.attribution):  # whole images are judged: no place is more to the point
         k, j, i = (n // 2 for n in grid.shape)
         return k, j, i
     k, j, i = (int(index) for index in np.unravel_index(int(rarity.argmax()), rarity.shape))

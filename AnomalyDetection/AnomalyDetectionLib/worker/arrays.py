@@ -15,6 +15,7 @@ from .workspace import file_in
 
 if TYPE_CHECKING:  # these import SimpleITK: not before there is something to score
     from AnomalyDetectionLib.imaging.volume import Volume
+    from AnomalyDetectionLib.scoring.explaining import Attribution
     from AnomalyDetectionLib.scoring.result import ScoreResult
 
 _CAN_REMOVE_MAPPED = os.name == "posix"
@@ -140,6 +141,17 @@ def result_message(result: ScoreResult, folder: Path, request: int) -> dict[str,
         "mapped": result.mapped,
         "probability": result.probability,
         "covariates": dict(result.covariates),
+        "attribution": None
+        if result.attribution is None
+        else _attribution_message(result.attribution, folder, request),
+    }
+
+
+def _attribution_message(attribution: Attribution, folder: Path, request: int) -> dict[str, Any]:
+    return {
+        "map": save_array(attribution.map.array, folder, f"{request}-attribution.npy"),
+        "method": attribution.method,
+        "layer": attribution.layer,
     }
 
 
@@ -156,11 +168,10 @@ def read_result_message(facts: Mapping[str, Any], folder: Path, volume: Volume) 
     from AnomalyDetectionLib.scoring.result import Finding, ModelIdentity, Quality, ScoreResult
     from AnomalyDetectionLib.scoring.thresholds import Threshold
 
-    arrays = {}
-    for name, kind in (("rarity", "float32"), ("labels", "int32"), ("foreground", "uint8")):
-        arrays[name] = take_array(facts[name], folder)
-        if arrays[name].shape != volume.shape or str(arrays[name].dtype) != kind:
-            raise ValueError(f"the {name} map does not fit the image")
+    arrays = {
+        name: _take_fitting(facts[name], folder, volume, name, kind)
+        for name, kind in (("rarity", "float32"), ("labels", "int32"), ("foreground", "uint8"))
+    }
     middle = facts["midline"]
     plain = ("volume_score", "p_value", "calibration_n", "threshold", "false_findings_per_normal", "device", "case")
     return ScoreResult(
@@ -175,9 +186,27 @@ def read_result_message(facts: Mapping[str, Any], folder: Path, volume: Volume) 
         timings=dict(facts["timings"]),
         notes=tuple(facts["notes"]),
         decision=None if facts["decision"] is None else Decision.from_json(facts["decision"]),
+        attribution=_read_attribution(facts.get("attribution"), folder, volume),
         **{name: facts[name] for name in plain},
         **{name: facts[name] for name in ("mapped", "probability", "covariates") if name in facts},
     )
+
+
+def _take_fitting(facts: Mapping[str, Any], folder: Path, volume: Volume, name: str, kind: str) -> NDArray:
+    """The array of a message, if it is of the volume's shape and of that type."""
+    array = take_array(facts, folder)
+    if array.shape != volume.shape or str(array.dtype) != kind:
+        raise ValueError(f"the {name} map does not fit the image")
+    return array
+
+
+def _read_attribution(facts: Mapping[str, Any] | None, folder: Path, volume: Volume) -> Attribution | None:
+    from AnomalyDetectionLib.scoring.explaining import Attribution
+
+    if facts is None:
+        return None
+    array = _take_fitting(facts["map"], folder, volume, "attribution", "float32")
+    return Attribution(volume.with_array(array, units="attribution"), facts["method"], facts["layer"])
 
 
 def _tuples(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .workspace import Workspace
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.imaging.volume import Volume
+    from AnomalyDetectionLib.scoring.explaining import Explanation
 
 CANCEL_GRACE_S = 1.0
 """A worker that has not answered `cancel` by then is killed."""
@@ -144,12 +145,14 @@ class Client:
         device: str = "auto",
         threshold: float | None = None,
         case: str | None = None,
+        explain: Explanation | None = None,
     ) -> int:
         """Ask for a score; returns the number to cancel it by.
 
         The volume's voxels are written to a file in the background and must not change until the first progress.
         """
-        fields = {"bundle": _absolute(bundle), "device": device, "threshold": threshold, "case": case}
+        fields: dict[str, Any] = {"bundle": _absolute(bundle), "device": device, "threshold": threshold, "case": case}
+        fields |= {"explain": None if explain is None else explain.to_json()}
         return self._submit("score", fields, watcher, volume)
 
     def load(self, bundle: str | Path, watcher: Watcher) -> int:

@@ -21,6 +21,7 @@ from .tree import kill_tree
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.imaging.volume import Volume
+    from AnomalyDetectionLib.scoring.explaining import Explanation
     from AnomalyDetectionLib.scoring.result import ScoreResult
 
 _READ_BYTES = 1 << 16
@@ -187,6 +188,7 @@ class Worker:
         device: str = "auto",
         threshold: float | None = None,
         case: str | None = None,
+        explain: Explanation | None = None,
         progress: Callable[[Progress], None] = lambda progress: None,
     ) -> ScoreResult:
         """The same result as `Scorer.score`, computed in the worker.
@@ -203,8 +205,8 @@ class Worker:
         WorkerError
             If memory ran out, the worker died, or there is a fault in the software.
         """
-        settings = {"device": device, "threshold": threshold, "case": case}
-        return self._call(lambda watcher: self.client.score(volume, bundle, watcher, **settings), progress)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"device": device, "threshold": threshold, "case": case, "explain": explain}
+        return self._call(lambda watcher: self.client.score(volume, bundle, watcher, **settings), progress)
 
     def load(self, bundle: str | Path) -> dict[str, Any]:
         """Load a model now; raises as `score`."""

@@ -12,6 +12,7 @@ import torch
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.models.devices import choose_device, free_bytes, kernel_problem
+from AnomalyDetectionLib.scoring.explaining import Explanation
 from AnomalyDetectionLib.scoring.scorer import Scorer
 
 from .arrays import read_volume_message, result_message
@@ -73,6 +74,8 @@ class Tasks:
     def _score(self, request: dict[str, Any]) -> dict[str, Any]:
         number = request["id"]
         choose_device(request["device"], 0)  # one that is not there is told before anything is read
+        asked = request.get("explain")
+        explain = None if asked is None else Explanation(asked["method"], asked["layer"])
         steps = Steps(self._reporter, number)
         model = self._models.get(request["bundle"], steps.loading)
         steps.loaded()
@@ -83,7 +86,7 @@ class Tasks:
         except ValueError as error:
             raise RuntimeError(f"the image did not arrive: {error}") from error
         result = Scorer(model, request["device"]).score(
-            volume, threshold=request["threshold"], case=request["case"], progress=steps.scoring
+            volume, threshold=request["threshold"], case=request["case"], explain=explain, progress=steps.scoring
         )
         steps.handing_over()
         message = result_message(result, self._folder, number)
