@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         settings,
         resamples=args.resamples,
         subgroups=chosen_subgroups(args.subgroups, cohort),
+        gallery=args.gallery,
     )
     divide(plan, cohort)  # refuses what cannot be trained before a folder is made
     check_folder(plan, cohort, args.out, resume=args.resume)

@@ -3,8 +3,9 @@
 The cases of the split are checked first, as `cohort check` does.  Each is then scored once by every method.  The
 baselines are those that were fitted with the model and lie in its bundle (or, for bundles without any and with
 --refit-baselines, are fitted to the cohort's own train and calibrate normals; --no-baselines leaves them out).  DIR
-gets metrics.json, scores.csv, plots (PNG) and report.html, which says in words whether the model beats each baseline;
-records/ in it holds what every method made of each case, by which --resume goes on.
+gets metrics.json, scores.csv, plots (PNG) and report.html, which says in words whether the model beats each baseline
+and pictures its worst failures (larger in gallery/); records/ in it holds what every method made of each case, by which
+--resume goes on.
 
 A cohort from elsewhere (--split external) is compared with the one the model was made with: case mix, images, scores of
 normals, and what the model's threshold costs and finds in each group (age, sex, view, site, ...).
@@ -85,6 +86,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subgroups", metavar="COL,COL", help="columns to divide the cases by (default: those with a few values)"
     )
+    parser.add_argument(
+        "--gallery",
+        type=int,
+        default=6,
+        metavar="N",
+        help="picture the N worst false positives and false negatives in the report (default: 6, at most 50)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     add_progress_option(parser)
 
@@ -147,6 +155,8 @@ def run(args: argparse.Namespace) -> int:
                 resamples=args.resamples,
                 seed=args.seed,
                 shift_from=made_with,
+                gallery=args.gallery,
+                device=args.device,
                 progress=lambda part: progress("resampling", JUDGING_SHARE + (1 - JUDGING_SHARE) * part),
             )
         return conclude(args.out, document, judged.failed, progress)
@@ -168,6 +178,8 @@ def check_numbers(args: argparse.Namespace) -> None:
     """Refuse numbers that make no sense before anything is read."""
     if not 1 <= args.resamples <= 1_000_000:
         raise InputError(f"--resamples is a number from 1 to 1,000,000, not {args.resamples}.")
+    if not 0 <= args.gallery <= 50:
+        raise InputError(f"--gallery is a number from 0 to 50, not {args.gallery}.")
     check_seed(args.seed)
 
 

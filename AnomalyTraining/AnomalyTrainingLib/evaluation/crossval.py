@@ -28,7 +28,7 @@ from .baselines.fit import attach_baselines
 from .intervals import RESAMPLES
 from .judge import cohort_facts, judge
 from .metrics_file import METRICS_NAME, write_metrics
-from .outcome import methods_of
+from .outcome import methods_of, pictured
 from .pooling import Fold, mean_and_sd, note_on_scores, pooled
 from .report import write_evaluation
 from .run import STATE, Judged, Progress, Settings, begin, check_place, judge_cohort, write_json
@@ -59,6 +59,8 @@ class Plan:
         Of the evaluation of each fold.
     subgroups
         Covariates to divide the cases by; None takes every one that divides them into a few groups.
+    gallery
+        How many false positives, and false negatives, of all folds together are pictured.
     left_out
         Cases of the manifest that the cohort is without, because they cannot be read.
     """
@@ -70,6 +72,7 @@ class Plan:
     settings: Settings
     resamples: int = RESAMPLES
     subgroups: Sequence[str] | None = None
+    gallery: int = 0
     left_out: tuple[str, ...] = ()
 
 
@@ -125,7 +128,8 @@ def cross_validate(
         resamples=plan.resamples,
         seed=plan.seed,
     )
-    write_evaluation(document, out)
+    parts = [fold.judged for fold in done]
+    write_evaluation(document, out, pictured(parts, document, divided[0], out, plan.gallery, plan.settings.device))
     write_summary(summary, out / CROSSVAL_NAME)
     return summary, document, failed
 

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 
 from ..cohorts.manifest import Case, Cohort
 from .battery import refusals, summarise_battery
+from .gallery import Shown, make_gallery
 from .intervals import Bootstrap
 from .judge import cohort_facts, judge
+from .plots import model_name
 from .records import CaseRecord
 from .report import write_evaluation
 from .run import Judged
@@ -34,6 +37,8 @@ def write_outcome(
     resamples: int = 2000,
     seed: int = 0,
     shift_from: CohortSummary | None = None,
+    gallery: int = 0,
+    device: str = "auto",
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Any]:
     """Work out all figures, write them and return the content of metrics.json.
@@ -47,6 +52,8 @@ def write_outcome(
     shift_from
         The cohort that the model was made with, as far as it is known: what the shift report compares this one with,
         which is made where the images were described.
+    gallery
+        How many false positives, and false negatives, are pictured.
 
     Raises
     ------
@@ -66,8 +73,34 @@ def write_outcome(
     )
     if judged.images:
         document["shift"] = _shift(judged, cases, document, subgroups, shift_from)
-    write_evaluation(document, out)
+    write_evaluation(document, out, pictured([judged], document, cases, out, gallery, device))
     return document
+
+
+def pictured(
+    parts: Sequence[Judged], document: Mapping[str, Any], cases: Sequence[Case], out: Path, most: int, device: str
+) -> list[Shown]:
+    """The gallery of one evaluation, or of the folds of a cross-validation, each case by the model that judged it.
+
+    Raises
+    ------
+    OutputError
+        If a picture cannot be written.
+    """
+    models = {
+        record.case: first.model
+        for part in parts
+        for first in part.candidates[:1]
+        for record in part.records[first.name]
+    }
+
+    def model_of(case: str) -> Model:
+        model = models[case]
+        assert model is not None
+        return model
+
+    rows = document["cases"].get(model_name(document), [])
+    return make_gallery(rows, {case.case: case for case in cases}, model_of, out, most=most, device=device)
 
 
 def _shift(

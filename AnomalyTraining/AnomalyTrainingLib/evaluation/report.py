@@ -9,6 +9,7 @@ from typing import Any
 from AnomalyDetectionLib.imaging.write import atomically
 
 from .failures import failures
+from .gallery import Shown
 from .intervals import LEAST_CLUSTERS
 from .metrics_file import METRICS_NAME, SCORES_NAME, write_metrics, write_scores
 from .pages import render
@@ -67,7 +68,7 @@ _TABLES: list[dict[str, Any]] = [
 ]
 
 
-def report_html(document: Mapping[str, Any], plots: Sequence[Plot]) -> str:
+def report_html(document: Mapping[str, Any], plots: Sequence[Plot], gallery: Sequence[Shown] = ()) -> str:
     """The text of report.html.
 
     Parameters
@@ -76,6 +77,8 @@ def report_html(document: Mapping[str, Any], plots: Sequence[Plot]) -> str:
         metrics.json.
     plots
         From `make_plots`.
+    gallery
+        From `make_gallery`.
     """
     ours = model_name(document)
     model = document["model"]
@@ -100,6 +103,8 @@ def report_html(document: Mapping[str, Any], plots: Sequence[Plot]) -> str:
         subgroups=_not_shown_yet(document, document["methods"][ours]["subgroups"]),
         battery=Battery.of(document),
         failures=failures(document["cases"].get(ours, [])),
+        gallery=gallery,
+        decided=all(one.row["called"] is not None for one in gallery),
         least_clusters=LEAST_CLUSTERS,
     )
 
@@ -110,13 +115,15 @@ def _not_shown_yet(document: Mapping[str, Any], subgroups: Mapping[str, Any]) ->
     return {name: rows for name, rows in subgroups.items() if name not in told}
 
 
-def write_evaluation(document: Mapping[str, Any], folder: str | Path) -> list[Path]:
+def write_evaluation(document: Mapping[str, Any], folder: str | Path, gallery: Sequence[Shown] = ()) -> list[Path]:
     """Write scores.csv (of the model), the plots, report.html and, last, metrics.json.
 
     Parameters
     ----------
     document
         From `judge`.
+    gallery
+        From `make_gallery`.
 
     Returns
     -------
@@ -130,7 +137,7 @@ def write_evaluation(document: Mapping[str, Any], folder: str | Path) -> list[Pa
     folder = Path(folder)
     ours = model_name(document)
     plots = make_plots(document)
-    page = report_html(document, plots)
+    page = report_html(document, plots, gallery)
     written = [write_scores(document["cases"][ours], folder / SCORES_NAME), *write_plots(plots, folder)]
     written.append(atomically(folder / REPORT_NAME, lambda path: _write(path, page)))
     written.append(write_metrics(document, folder / METRICS_NAME))
