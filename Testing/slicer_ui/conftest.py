@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,13 @@ from PySide6 import QtCore, QtTest, QtWidgets
 import harness
 from AnomalyDetectionLib.imaging.read import read_volume
 from AnomalyDetectionLib.imaging.volume import Volume
-from AnomalyDetectionLib.models.bundle import load_bundle
+from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
 from AnomalyDetectionLib.models.catalogue import Catalogue
+from AnomalyDetectionLib.scoring.calibrate import calibrate
+from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.model import Model
-from AnomalyDetectionLib.scoring.result import ScoreResult
+from AnomalyDetectionLib.scoring.registry import build
+from AnomalyDetectionLib.scoring.result import ModelIdentity, ScoreResult
 from AnomalyDetectionLib.scoring.scorer import Scorer
 
 LESION = (-30.0, 10.0, 10.0)
@@ -109,6 +114,50 @@ def shown(panel: Any, starter_result: ScoreResult) -> Any:
     panel.on_scored(node, starter_result)
     slicer.app.processEvents()  # the views follow in a turn of their own
     return panel
+
+
+@pytest.fixture
+def ready(panel: Any) -> Any:
+    """The panel with the sample chosen and the CPU as device."""
+    panel.parameters.inputVolume = load_sample()
+    panel.parameters.device = "cpu"
+    return panel
+
+
+@pytest.fixture
+def models(ready: Any, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the shipped models, which a test may damage."""
+    copy = tmp_path / "Models"
+    shutil.copytree(RESOURCES / "Models", copy)
+    former = ready.models._catalogue
+    ready.models._catalogue = Catalogue(copy, tmp_path / "user")
+    ready.models.refresh()
+    ready.follow_parameters()
+    yield copy
+    ready.models._catalogue = former
+    ready.models.refresh()
+
+
+@pytest.fixture(scope="module")
+def judge_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of radiographs as an archive: small, and of weights that have learnt nothing."""
+    import torch
+
+    spec = InputSpec("slices", ("DX",), "radiograph", size=(32, 32))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        detector = build("classifier", spec, {"network": "hybrid", "weights": "random"}).eval().requires_grad_(False)
+    calibration = calibrate(detector, None, (film(seed) for seed in range(5)), device="cpu")
+    folder = tmp_path_factory.mktemp("models") / "judge"
+    write_bundle(Model(ModelIdentity("judge", "2.1.0", "", "classifier"), detector, calibration), folder)
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def film(seed: int) -> Volume:
+    """A radiograph of 48 x 40 pixels: a grey body before black."""
+    array = np.random.default_rng(seed).normal(10, 2, (1, 48, 40)).astype(np.float32)
+    array[0, 6:42, 6:34] += 60 + np.linspace(0, 120, 28, dtype=np.float32)
+    return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]), "DX", name=f"film-{seed}")
 
 
 def texts(table: Any, column: int) -> list[str]:

@@ -31,6 +31,7 @@ class Machine:
     def __init__(self) -> None:
         self.torch = self.extension_loaded = self.extension_fetched = False
         self.extension_enabled = True
+        self.explains = False
         self.packages = ["nibabel>=5.2"]
         self.done: list[str] = []
         self.fails: Exception | None = None
@@ -49,6 +50,9 @@ class Machine:
 
     def missing_packages(self) -> list[str]:
         return self.packages
+
+    def want_explanations(self, wanted: bool) -> None:
+        self.explains = wanted
 
     def _do(self, what: str) -> None:
         if self.fails is not None:
@@ -199,6 +203,18 @@ def test_the_requirements_are_those_of_the_project_without_torch_and_slicers_own
     wanted = {Requirement(line) for line in project if Requirement(line).name not in ("torch", "numpy", "SimpleITK")}
     lines = (RESOURCES / "requirements.txt").read_text().splitlines()
     assert {Requirement(line) for line in lines if line and not line.startswith("#")} == wanted
+
+
+def test_what_explanations_need_is_asked_for_with_them_alone() -> None:
+    import tomllib
+
+    (captum,) = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["explain"]
+    lines = (RESOURCES / "requirements-explain.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == [captum]
+    environment = SlicerEnvironment(RESOURCES / "requirements.txt")
+    for wanted in (True, False):
+        environment.want_explanations(wanted)
+        assert (Requirement(captum) in environment._needed()) == wanted
 
 
 def test_score_shows_what_is_missing_and_scores_when_it_is_there(panel: Any) -> None:

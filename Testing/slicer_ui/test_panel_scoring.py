@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,9 @@ import numpy as np
 import pytest
 from PySide6 import QtCore, QtTest
 
-from AnomalyDetectionLib.imaging.volume import Volume
-from AnomalyDetectionLib.models.bundle import write_bundle
-from AnomalyDetectionLib.models.catalogue import Catalogue
-from AnomalyDetectionLib.scoring.calibrate import calibrate
-from AnomalyDetectionLib.scoring.contract import InputSpec
-from AnomalyDetectionLib.scoring.model import Model
-from AnomalyDetectionLib.scoring.registry import build
-from AnomalyDetectionLib.scoring.result import ModelIdentity
 from AnomalyDetectionLib.worker.workspace import is_alive
 
-from .conftest import RESOURCES, add_volume, click, load_sample, picture, run_until
-
-
-@pytest.fixture
-def ready(panel: Any) -> Any:
-    """The panel with the sample chosen and the CPU as device."""
-    panel.parameters.inputVolume = load_sample()
-    panel.parameters.device = "cpu"
-    return panel
+from .conftest import add_volume, click, film, load_sample, picture, run_until
 
 
 def begin(panel: Any) -> int:
@@ -141,20 +123,6 @@ def test_leaving_the_module_lets_the_score_go_on_and_coming_back_shows_it(ready:
     assert ready.results is not None and ready.ui.findingsTable.rowCount > 0
 
 
-@pytest.fixture
-def models(ready: Any, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the shipped models, which a test may damage."""
-    copy = tmp_path / "Models"
-    shutil.copytree(RESOURCES / "Models", copy)
-    former = ready.models._catalogue
-    ready.models._catalogue = Catalogue(copy, tmp_path / "user")
-    ready.models.refresh()
-    ready.follow_parameters()
-    yield copy
-    ready.models._catalogue = former
-    ready.models.refresh()
-
-
 def test_a_model_whose_file_is_gone_is_named_before_anything_runs(ready: Any, models: Path) -> None:
     assert ready.ui.scoreButton.enabled
     (models / "starter-brain-flair" / "models" / "model.pt").unlink()
@@ -182,28 +150,6 @@ def test_an_image_that_is_all_one_value_fails_with_the_scorers_own_sentence(read
     finish(ready)
     assert "✗" in ready.ui.messageLabel.text and "flat" in ready.ui.messageLabel.text
     assert ready.results is None and ready.ui.scoreButton.enabled
-
-
-@pytest.fixture(scope="module")
-def judge_of_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier of radiographs as an archive: small, and of weights that have learnt nothing."""
-    import torch
-
-    spec = InputSpec("slices", ("DX",), "radiograph", size=(32, 32))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        detector = build("classifier", spec, {"network": "hybrid", "weights": "random"}).eval().requires_grad_(False)
-    calibration = calibrate(detector, None, (film(seed) for seed in range(5)), device="cpu")
-    folder = tmp_path_factory.mktemp("models") / "judge"
-    write_bundle(Model(ModelIdentity("judge", "2.1.0", "", "classifier"), detector, calibration), folder)
-    return Path(shutil.make_archive(str(folder), "zip", folder))
-
-
-def film(seed: int) -> Volume:
-    """A radiograph of 48 x 40 pixels: a grey body before black."""
-    array = np.random.default_rng(seed).normal(10, 2, (1, 48, 40)).astype(np.float32)
-    array[0, 6:42, 6:34] += 60 + np.linspace(0, 120, 28, dtype=np.float32)
-    return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]), "DX", name=f"film-{seed}")
 
 
 @pytest.mark.slow

@@ -45,8 +45,8 @@ def colour_of(label: int) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-def add_heat(name: str) -> Any:
-    """A new vtkMRMLProceduralColorNode for rarities `SHOWN_FROM` ... `TOP`: ever lighter.
+def add_heat(name: str, coolest: float = SHOWN_FROM, hottest: float = TOP) -> Any:
+    """A new vtkMRMLProceduralColorNode for values `coolest` ... `hottest` (rarities if not said): ever lighter.
 
     Below there is no colour, for Slicer's legend shows all colours that there are.
     """
@@ -58,7 +58,7 @@ def add_heat(name: str) -> Any:
     for step in range(steps + 1):
         share = step / steps
         red, green, blue = _inferno(COOLEST + (HOTTEST - COOLEST) * share)
-        function.AddRGBPoint(SHOWN_FROM + (TOP - SHOWN_FROM) * share, red, green, blue)
+        function.AddRGBPoint(coolest + (hottest - coolest) * share, red, green, blue)
     return node
 
 
@@ -71,20 +71,20 @@ def _inferno(position: float) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-def paint_heat(score: Any, heat: Any) -> None:
-    """Show a rarity map in those colours, from `SHOWN_FROM` on."""
+def paint_heat(score: Any, heat: Any, coolest: float = SHOWN_FROM, hottest: float = TOP) -> None:
+    """Show a map in those colours, from `coolest` on."""
     display = score.GetDisplayNode()
     display.SetAndObserveColorNodeID(heat.GetID())
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(SHOWN_FROM, TOP)
-    display.SetThreshold(SHOWN_FROM, 1e6)
+    display.SetWindowLevelMinMax(coolest, hottest)
+    display.SetThreshold(coolest, 1e6)
     display.ApplyThresholdOn()
     display.InterpolateOn()
 
 
-def refresh_legend(score: Any) -> None:
-    """Let the views look again whether they show the rarity map, and so its legend (they are not told of layers)."""
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(score)
+def refresh_legend(score: Any | None) -> None:
+    """Let the views look again whether they show a map, and so its legend: they are not told of layers."""
+    legend = None if score is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(score)
     if legend is not None:
         legend.Modified()
 

@@ -17,6 +17,7 @@ from AnomalyDetectionLib.scoring.decision import Decision
 from AnomalyDetectionLib.scoring.relabel import find_regions
 from AnomalyDetectionLib.scoring.result import ModelIdentity, Quality, ScoreResult
 
+from .attributions import attribution_of
 from .reviews import Review
 from .volumes import volume_of
 
@@ -27,7 +28,7 @@ REVIEW_NAME = "review.csv"
 
 
 def export(results: Results, folder: Path | str) -> Path:
-    """Write a case into a folder: the five files of `interop.reports.write_case`, and `review.csv` where there is one.
+    """Write a case into a folder: the files of `interop.reports.write_case`, and `review.csv` where there is one.
 
     Raises
     ------
@@ -93,6 +94,7 @@ def as_result(results: Results) -> ScoreResult:
         mapped=verdict.mapped,
         probability=verdict.probability,
         covariates=facts.get("covariates", {}),
+        attribution=None if results.attribution is None else attribution_of(results.attribution, rarity),
     )
 
 

@@ -52,6 +52,7 @@ def facts_of(result: ScoreResult) -> dict[str, str]:
                 "mapped": result.mapped,
                 "probability": result.probability,
                 "covariates": dict(result.covariates),
+                "attribution": None if result.attribution is None else result.attribution.facts(),
             },
             ensure_ascii=False,
         ),

@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from .attributions import is_attribution
 from .results import PREFIX
 from .volumes import MODALITY, modality_of
 
@@ -75,6 +76,7 @@ def is_candidate(node: Any) -> bool:
         and not node.IsA("vtkMRMLLabelMapVolumeNode")
         and not node.GetHideFromEditors()
         and node.GetAttribute(PREFIX + "Thresholds") is None
+        and not is_attribution(node)
     )
 
 

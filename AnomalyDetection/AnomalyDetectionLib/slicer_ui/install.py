@@ -27,6 +27,9 @@ EXTENSION = "PyTorch"
 TORCH = ">=2.2.2"
 """As in pyproject.toml: the last version for Intel Macs."""
 
+OF_EXPLANATIONS = "requirements-explain.txt"
+"""Beside the module's requirements: what some explanations need, installed when one of them is asked for."""
+
 KEPT = ("numpy", "SimpleITK")
 """Packages of Slicer's that must stay as they are: its own libraries are built with them."""
 
@@ -59,6 +62,9 @@ class Environment(Protocol):
     def missing_packages(self) -> list[str]:
         """Requirements of the module that are not met, torch aside."""
 
+    def want_explanations(self, wanted: bool) -> None:
+        """Count what explanations need as requirements too, or no longer."""
+
     def install_extension(self) -> None:
         """Fetch the PyTorch extension."""
 
@@ -80,6 +86,10 @@ class Installation:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+
+    def want_explanations(self, wanted: bool) -> None:
+        """Lead to one that has what explanations need too, or need not."""
+        self._environment.want_explanations(wanted)
 
     def steps(self) -> list[Step]:
         """What is still to be done, in order; empty when volumes can be scored."""
@@ -147,6 +157,7 @@ class SlicerEnvironment:
 
     def __init__(self, requirements: Path | str) -> None:
         self._requirements = Path(requirements)
+        self._explains = False
 
     def has_torch(self) -> bool:
         importlib.invalidate_caches()
@@ -162,9 +173,15 @@ class SlicerEnvironment:
     def is_disabled(self) -> bool:
         return self.awaits_restart() and not _extensions().isExtensionEnabled(EXTENSION)
 
+    def want_explanations(self, wanted: bool) -> None:
+        self._explains = wanted
+
     def missing_packages(self) -> list[str]:
-        wanted = slicer.packaging.load_requirements(self._requirements)
-        return [str(requirement) for requirement in wanted if not slicer.packaging.pip_check(requirement)]
+        return [str(requirement) for requirement in self._needed() if not slicer.packaging.pip_check(requirement)]
+
+    def _needed(self) -> list[Any]:
+        files = [self._requirements, *([self._requirements.with_name(OF_EXPLANATIONS)] if self._explains else [])]
+        return [requirement for file in files for requirement in slicer.packaging.load_requirements(file)]
 
     def install_extension(self) -> None:
         model = _extensions()
@@ -201,9 +218,8 @@ class SlicerEnvironment:
             raise InputError(_("PyTorch was not installed."))
 
     def install_packages(self) -> None:
-        wanted = slicer.packaging.load_requirements(self._requirements)
         with keeping_slicers_packages() as constraints:
-            slicer.packaging.pip_ensure(wanted, constraints=constraints, requester=REQUESTER)
+            slicer.packaging.pip_ensure(self._needed(), constraints=constraints, requester=REQUESTER)
         importlib.invalidate_caches()
         if missing := self.missing_packages():  # in testing mode `pip_ensure` installs nothing, and is silent about it
             raise InputError(_("Not installed: {names}.").format(names=", ".join(missing)))

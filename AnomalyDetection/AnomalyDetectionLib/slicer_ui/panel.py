@@ -17,6 +17,7 @@ from AnomalyDetectionLib.errors import InputError, one_line
 from AnomalyDetectionLib.models.catalogue import Catalogue
 
 from .device_view import DeviceView
+from .explain_view import ExplainView, explanation_for
 from .input_view import InputView, default_input, is_candidate
 from .install import Installation, SlicerEnvironment
 from .model_view import ModelView
@@ -64,6 +65,7 @@ class Panel(VTKObservationMixin):
         self.input = InputView(ui, self._refresh_fit)
         self.models = ModelView(ui, Catalogue(resources / "Models", user_models()), self._choose_model, self.run.fail)
         self.devices = DeviceView(ui, self._choose_device, self._ask_devices)
+        self.explaining = ExplainView(ui, self._choose_explanation)
         self.reading = Reading(ui, lambda: self.parameters, self._quietly, self.run)
         self.shortcuts = Shortcuts(
             {
@@ -162,6 +164,7 @@ class Panel(VTKObservationMixin):
             self.input.show(node)
             self.models.show(self._parameters.modelSha256)
             self.devices.show(self._parameters.device)
+            self._show_explanation()
             self._refresh_fit()
             self.reading.follow(node)
             self.reading.follow_threshold(self._parameters.threshold)
@@ -191,6 +194,13 @@ class Panel(VTKObservationMixin):
         self.parameters.modelSha256 = sha256
         self.follow_parameters()
 
+    def _choose_explanation(self, method: str, layer: str) -> None:
+        self.parameters.explainMethod, self.parameters.explainLayer = method, layer
+
+    def _show_explanation(self) -> None:
+        parameters = self.parameters
+        self.explaining.show(parameters.explainMethod, parameters.explainLayer, self.models.current())
+
     def _choose_device(self, name: str) -> None:
         self.parameters.device = name
 
@@ -209,11 +219,14 @@ class Panel(VTKObservationMixin):
         self.models.show(self.parameters.modelSha256)
         self._refresh_fit()
         entry = self.models.current()
-        if entry is None or not entry.usable or self.setup.is_needed():
+        if entry is None or not entry.usable:
             return
         try:
+            explain = explanation_for(entry, self.parameters.explainMethod, self.parameters.explainLayer)
+            if self.setup.is_needed(explain):
+                return
             self.run.show_running()
-            self.session.score(node, entry, self.parameters.device)
+            self.session.score(node, entry, self.parameters.device, explain)
         except InputError as error:
             self._refresh_fit()
             self.run.fail(one_line(str(error)))
@@ -275,7 +288,8 @@ class Panel(VTKObservationMixin):
 
     def _leave_out_results(self) -> None:
         """Let the selector of volumes offer scans only."""
-        self.input.leave_out(results.score for results in Results.all())
+        every = list(Results.all())
+        self.input.leave_out(node for one in every for node in (one.score, one.attribution) if node is not None)
 
     # ---- the scene
 

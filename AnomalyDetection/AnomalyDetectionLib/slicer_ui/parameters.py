@@ -30,6 +30,8 @@ class Parameters:
         Rarity above which voxels of the shown results are findings.
     opacity
         Of the heat.
+    explainMethod, explainLayer
+        How a classifier's score is explained ("" for not at all), and the layer looked at ("" for the default).
     currentFinding
         Label of the finding that the views went to last; 0 for none.
     """
@@ -37,6 +39,8 @@ class Parameters:
     inputVolume: vtkMRMLScalarVolumeNode
     modelSha256: str = ""
     device: str = "auto"
+    explainMethod: str = ""
+    explainLayer: str = ""
     threshold: Annotated[float, WithinRange(LOWEST, HIGHEST)] = 4.0
     opacity: Annotated[float, WithinRange(0.0, 1.0)] = OPACITY
     currentFinding: int = 0

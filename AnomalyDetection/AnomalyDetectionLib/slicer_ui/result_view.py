@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
-from .texts import cost_text, no_map_text, verdict_html
+from .texts import cost_text, explained_text, no_map_text, verdict_html
 from .volumes import is_single_image
 
 if TYPE_CHECKING:
     from .results import Results
+    from .verdict import Verdict
 
 
 class ResultView:
@@ -47,13 +48,12 @@ class ResultView:
             (widget, widget.toolTip)
             for widget in (
                 ui.thresholdSlider,
-                ui.opacitySlider,
-                ui.showMapCheck,
                 ui.showOutlinesCheck,
                 ui.showLabelsCheck,
                 ui.showSurfacesCheck,
             )
         ]
+        self._of_heat = [(widget, widget.toolTip) for widget in (ui.opacitySlider, ui.showMapCheck)]
         ui.thresholdSlider.connect("valueIsChanging(double)", lambda value: dragged(value))
         ui.defaultButton.connect("clicked()", lambda: reset())
         for box in (ui.showMapCheck, ui.showOutlinesCheck, ui.showLabelsCheck):
@@ -69,9 +69,13 @@ class ResultView:
         flat = results is not None and results.input is not None and is_single_image(results.input)
         self._ui.showSurfacesCheck.setVisible(not flat)
         mapped = results is None or results.mapped
-        for widget, tip in self._of_map:
-            widget.enabled = mapped
-            widget.toolTip = tip if mapped else no_map_text()
+        shown = results is None or results.heat is not None
+        for widget, tip, can in (
+            *((widget, tip, mapped) for widget, tip in self._of_map),
+            *((widget, tip, shown) for widget, tip in self._of_heat),
+        ):
+            widget.enabled = can
+            widget.toolTip = tip if can else no_map_text()
         self.refresh()
 
     def refresh(self) -> None:
@@ -81,11 +85,15 @@ class ResultView:
         verdict = self._results.verdict()
         self._ui.verdictLabel.text = verdict_html(verdict)
         default = self._results.thresholds.default
-        self._ui.costLabel.text = (
-            cost_text(verdict.threshold, verdict.false_findings_per_normal) if verdict.mapped else no_map_text()
-        )
+        self._ui.costLabel.text = self._under_the_threshold(verdict)
         self._ui.defaultButton.text = _("Back to the model's own {default:.1f}").format(default=default)
         self._ui.defaultButton.setVisible(abs(verdict.threshold - default) > 1e-6)
+
+    def _under_the_threshold(self, verdict: Verdict) -> str:
+        """What the threshold costs, or what there is instead of one."""
+        if verdict.mapped:
+            return cost_text(verdict.threshold, verdict.false_findings_per_normal)
+        return explained_text(verdict.explained) if verdict.explained else no_map_text()
 
     def show_layers(self, heat: bool, outlines: bool, labels: bool) -> None:
         """Bring the boxes to what the views show."""

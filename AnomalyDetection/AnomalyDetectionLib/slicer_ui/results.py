@@ -4,7 +4,7 @@ Everything of one volume lies in one folder of the subject hierarchy: rarity map
 the verdict as a text that anybody can read without the module.
 The rarity map refers to the others and carries all that must be known to go on, so that results are found again after
 a scene was saved and loaded.  Of a model that judges whole images there is no map: the node is hidden then, without
-colours, and has no parts but the verdict.
+colours, and has no parts but the verdict and, where the score was explained, the attribution.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import vtk
 from slicer.i18n import tr as _
 
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.scoring.explaining import METHODS
 from AnomalyDetectionLib.scoring.findings import Midline
 from AnomalyDetectionLib.scoring.relabel import find_regions
 from AnomalyDetectionLib.scoring.result import Finding, ScoreResult
 from AnomalyDetectionLib.scoring.thresholds import Threshold
 
+from .attributions import ATTRIBUTION, ATTRIBUTION_HEAT, add_attribution
 from .colours import add_finding_colours, add_heat, add_legend, paint_heat
 from .facts import SHARED, facts_of
 from .findings import fill_segmentation, fill_table
@@ -41,7 +43,7 @@ HEAT, FINDING_COLOURS = PREFIX + "Heat", PREFIX + "FindingColours"
 """Roles of the references to the colour nodes."""
 FOREGROUND = PREFIX + "Foreground"
 """Role of the reference to the mask of what was scored: hidden, for only writing results needs it."""
-PARTS = (LABELS, SEGMENTATION, TABLE, VERDICT)
+PARTS = (LABELS, SEGMENTATION, TABLE, VERDICT, ATTRIBUTION)
 
 
 class Results:
@@ -91,6 +93,8 @@ class Results:
             results._add_parts(volume_node, name, result.labels)
         else:
             score.SetHideFromEditors(True)
+        if result.attribution is not None:
+            add_attribution(score, volume_node, result.attribution)
         results._add_foreground(result.foreground, name)
         results._add_verdict(name)
         results._fill(None, result.findings, result.threshold)
@@ -135,6 +139,16 @@ class Results:
     def document(self) -> Any | None:
         """The vtkMRMLTextNode with the verdict in sentences."""
         return self.score.GetNodeReference(VERDICT)
+
+    @property
+    def attribution(self) -> Any | None:
+        """The vtkMRMLScalarVolumeNode of what moved a classifier's score."""
+        return self.score.GetNodeReference(ATTRIBUTION)
+
+    @property
+    def heat(self) -> Any | None:
+        """The map to show over the volume: rarity, or else the attribution; None where there is neither."""
+        return self.score if self.mapped else self.attribution
 
     def nodes(self) -> list[Any]:
         """The rarity map and the parts that are there."""
@@ -181,6 +195,7 @@ class Results:
             false_findings_per_normal=self.thresholds.cost(self.threshold),
             mapped=self.mapped,
             probability=facts.get("probability"),
+            explained=METHODS.get((facts.get("attribution") or {}).get("method", ""), ""),
         )
 
     def rarity(self) -> Volume:
@@ -261,7 +276,8 @@ class Results:
         hierarchy = _hierarchy()
         folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(self.score))
         # All are held until the end: the scene must not delete a node while it removes it.
-        colours = [node for role in (HEAT, FINDING_COLOURS) if (node := self.score.GetNodeReference(role)) is not None]
+        roles = (HEAT, FINDING_COLOURS, ATTRIBUTION_HEAT)
+        colours = [node for role in roles if (node := self.score.GetNodeReference(role)) is not None]
         mask = [] if self.foreground is None else [self.foreground]
         # Each goes before its display: a volume that is still shown would at once be given another (120 ms at 256³).
         doomed = [part for node in (*reversed(self.nodes()), *mask, *colours) for part in (node, *_helpers_of(node))]

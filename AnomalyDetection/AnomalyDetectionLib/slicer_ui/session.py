@@ -16,6 +16,7 @@ from .volumes import volume_of
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.models.catalogue import Entry
+    from AnomalyDetectionLib.scoring.explaining import Explanation
     from AnomalyDetectionLib.scoring.result import ScoreResult
 
 
@@ -67,7 +68,7 @@ class Session:
         hello = self._worker.client.hello if self._worker is not None else None
         return int(hello["pid"]) if hello else None
 
-    def score(self, volume_node: Any, entry: Entry, device: str) -> None:
+    def score(self, volume_node: Any, entry: Entry, device: str, explain: Explanation | None = None) -> None:
         """Begin to score a volume; the listener is told how it ends.
 
         Raises
@@ -82,7 +83,9 @@ class Session:
         self._number = 0  # `score` may fail before it returns
         watcher = Watcher(self._done, self._failed, self._progress)
         try:
-            number = self._client().score(volume, entry.folder, watcher, device=device, case=volume_node.GetName())
+            number = self._client().score(
+                volume, entry.folder, watcher, device=device, case=volume_node.GetName(), explain=explain
+            )
         except BaseException:
             self._number = None
             raise

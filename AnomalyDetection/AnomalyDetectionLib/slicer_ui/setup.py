@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import qt
 
 from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.scoring.explaining import NEEDS_CAPTUM
 
 if TYPE_CHECKING:
+    from AnomalyDetectionLib.scoring.explaining import Explanation
+
     from .install import Installation
     from .run_view import RunView
 
@@ -28,8 +31,19 @@ class Setup:
         self._view = view
         self._ready = ready
 
-    def is_needed(self) -> bool:
-        """Whether something is missing; the panel then shows what."""
+    def is_needed(self, explain: Explanation | None = None) -> bool:
+        """Whether something is missing; the panel then shows what.
+
+        Parameters
+        ----------
+        explain
+            How the next score is to be explained: some methods need a package of their own.
+        """
+        self.installation.want_explanations(explain is not None and explain.method in NEEDS_CAPTUM)
+        return self._is_left()
+
+    def _is_left(self) -> bool:
+        """Whether a step is left; the panel then shows which."""
         steps = self.installation.steps()
         if steps:
             self._view.show_setup([self.installation.describe(step) for step in steps])
@@ -48,5 +62,5 @@ class Setup:
             self.installation.advance()
         except InputError as error:
             self._view.fail(str(error))
-        if not self.is_needed():
+        if not self._is_left():
             self._ready()

@@ -24,18 +24,17 @@ def show(results: Results, opacity: float = OPACITY) -> None:
     volume = results.input
     if volume is None:
         return
-    heat = results.score if results.mapped else None
-    slicer.util.setSliceViewerLayers(background=volume, foreground=heat, label=None, foregroundOpacity=opacity)
+    slicer.util.setSliceViewerLayers(background=volume, foreground=results.heat, label=None, foregroundOpacity=opacity)
     if is_single_image(volume):
         show_one_view(volume)
     fit_views()
-    refresh_legend(results.score)
+    refresh_legend(results.heat)
 
 
 def layers(results: Results) -> tuple[bool, bool, bool]:
     """Whether heat, outlines and labels are shown."""
     composites = _composites()
-    heat = any(node.GetForegroundVolumeID() == results.score.GetID() for node in composites)
+    heat = _has_heat(results)
     labels = results.labels is not None and any(
         node.GetLabelVolumeID() == results.labels.GetID() for node in composites
     )
@@ -62,31 +61,31 @@ def show_outlines(results: Results, shown: bool) -> None:
 
 def show_layers(results: Results, heat: bool, outlines: bool, labels: bool, opacity: float) -> None:
     """Show or hide the heat (with its legend), the outlines and the filled labels, as far as there are any."""
-    if not results.mapped:
+    if results.heat is None:
         return
     slicer.util.setSliceViewerLayers(
-        foreground=results.score if heat else None,
+        foreground=results.heat if heat else None,
         foregroundOpacity=opacity,
         label=results.labels if labels else None,
         labelOpacity=LABEL_OPACITY,
     )
     show_outlines(results, outlines)
-    refresh_legend(results.score)
+    refresh_legend(results.heat)
 
 
 def set_heat_opacity(results: Results | None, opacity: float) -> None:
     """Let the heat cover more or less of the image, in the views that show it."""
-    if results is None:
+    if results is None or results.heat is None:
         return
     for node in _composites():
-        if node.GetForegroundVolumeID() == results.score.GetID() and node.GetForegroundOpacity() != opacity:
+        if node.GetForegroundVolumeID() == results.heat.GetID() and node.GetForegroundOpacity() != opacity:
             node.SetForegroundOpacity(opacity)
 
 
 def is_shown(results: Results) -> bool:
     """Whether any view has the heat already, or where there is none, the scored volume."""
-    if results.mapped:
-        return any(node.GetForegroundVolumeID() == results.score.GetID() for node in _composites())
+    if results.heat is not None:
+        return _has_heat(results)
     return results.input is not None and any(
         node.GetBackgroundVolumeID() == results.input.GetID() for node in _composites()
     )
@@ -175,6 +174,12 @@ def jump_to(results: Results, label: int) -> bool:
     for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode"):
         _focus(camera, place)
     return True
+
+
+def _has_heat(results: Results) -> bool:
+    """Whether any view shows the heat."""
+    heat = results.heat
+    return heat is not None and any(node.GetForegroundVolumeID() == heat.GetID() for node in _composites())
 
 
 def _composites() -> list[Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from slicer.i18n import tr as _
 
+from AnomalyDetectionLib.scoring.explaining import LABEL
+
 if TYPE_CHECKING:
     from AnomalyDetectionLib.models.catalogue import Entry
     from AnomalyDetectionLib.scoring.result import Finding
@@ -56,6 +58,13 @@ def no_map_text() -> str:
     return _("This model judges the whole image: there is no map, so nothing to find in it or to show over it.")
 
 
+def explained_text(method: str) -> str:
+    """What the heat is where a classifier's score was explained."""
+    return _("Heat by {method}: {label}. It shows what moved the model, so there is nothing to find in it.").format(
+        method=method, label=LABEL
+    )
+
+
 def time_left_text(seconds: float | None) -> str:
     """ "12 s left", "3 min left", or "" while unknown."""
     if seconds is None:
@@ -72,7 +81,9 @@ def verdict_html(verdict: Verdict) -> str:
         False: coloured(_("Not abnormal"), CALM),
         None: coloured(_("No call"), DOUBT),
     }[verdict.abnormal]
-    if not verdict.mapped:
+    if verdict.explained:
+        found = _("whole image judged; heat: {method}").format(method=verdict.explained)
+    elif not verdict.mapped:
         found = _("whole image judged, no map")
     elif verdict.findings == 0:
         found = _("no finding above rarity {threshold:.1f}")

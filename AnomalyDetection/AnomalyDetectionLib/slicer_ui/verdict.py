@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
+from AnomalyDetectionLib.scoring.explaining import LABEL
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -24,6 +26,8 @@ class Verdict:
         False for a model that judges whole images: there is nothing to find.
     probability
         That the case is abnormal, by a supervised model; None for any other.
+    explained
+        Name of the method by which the score was explained; "" where it was not.
     """
 
     findings: int
@@ -38,6 +42,7 @@ class Verdict:
     false_findings_per_normal: float | None
     mapped: bool = True
     probability: float | None = None
+    explained: str = ""
 
     def sentences(self) -> list[str]:
         """In full sentences, for somebody who has not got the panel."""
@@ -66,6 +71,10 @@ class Verdict:
         ]
 
     def _found(self) -> str:
+        if self.explained:
+            return _("The whole image was judged; the heat ({method}) is {label}.").format(
+                method=self.explained, label=LABEL
+            )
         if not self.mapped:
             return _("The whole image was judged: there is no map, and no place to point at.")
         if self.findings == 0:

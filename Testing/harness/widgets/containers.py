@@ -55,13 +55,13 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         width = self.fontMetrics().horizontalAdvance(self.property("text")) + 30
         if layout is None or self._collapsed:
             return QtCore.QSize(width, self._head_height())
-        return layout.sizeHint().expandedTo(QtCore.QSize(width, 0))
+        return layout.totalSizeHint().expandedTo(QtCore.QSize(width, 0))  # with the room for the head
 
     def minimumSizeHint(self) -> QtCore.QSize:
         layout = self.layout()
         if layout is None or self._collapsed:
             return QtCore.QSize(0, self._head_height())
-        return layout.minimumSize()
+        return layout.totalMinimumSize()
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
         return position.y() < self._head_height()
