@@ -12,4 +12,5 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("AnomalyTrainingLib.cli.evaluate", "judge a model and the baselines on cases it has not seen"),
     "crossval": ("AnomalyTrainingLib.cli.crossval", "train and evaluate a configuration fold by fold"),
     "compare": ("AnomalyTrainingLib.cli.compare", "compare models that were evaluated on the same cohort"),
+    "review": ("AnomalyTrainingLib.cli.review", "make a form for expert readers, and analyse their answers"),
 }

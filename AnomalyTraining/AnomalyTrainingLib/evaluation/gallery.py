@@ -140,21 +140,36 @@ def _panels(volume: Volume, result: ScoreResult, truth: NDArray[np.bool_] | None
         outlined = (Canonical.of(volume.grid).apply(truth) if volume.orientation_known else truth).astype(np.int32)
     plane = scene.planes[0]
     scene = replace(scene, focus=_focus(scene, plane, outlined))
-    nothing, unmarked = np.zeros_like(scene.rarity), np.zeros_like(scene.labels)
+    bare = unmarked(scene)
     size = _size(scene, plane)
-    panels = [_panel("image", replace(scene, rarity=nothing, labels=unmarked), plane, size)]
-    if result.mapped:
-        panels.append(_panel("rarity, and findings outlined", scene, plane, size))
-    elif (attribution := result.attribution) is not None and attribution.peak > 0:
-        heat = np.maximum(attribution.map.array, 0) * np.float32(scene.top / attribution.peak)
-        turned = Canonical.of(volume.grid).apply(heat) if volume.orientation_known else heat
-        caption = f"{attribution.title}: {attribution.label}"
-        panels.append(_panel(caption, replace(scene, rarity=turned, labels=unmarked), plane, size))
+    panels = [_panel("image", bare, plane, size)]
+    if (shown := marked(scene, volume, result)) is not None:
+        panels.append(_panel(shown[0], shown[1], plane, size))
     if outlined is not None:
-        panels.append(_panel("truth, outlined", replace(scene, rarity=nothing, labels=outlined), plane, size))
+        panels.append(_panel("truth, outlined", replace(bare, labels=outlined), plane, size))
     depth = scene.image.shape[plane.axis]
     where = f"{plane.name} slice {scene.focus[plane.axis] + 1} of {depth}" if depth > 1 else ""
     return tuple(panels), where
+
+
+def unmarked(scene: Scene) -> Scene:
+    """The image alone."""
+    return replace(scene, rarity=np.zeros_like(scene.rarity), labels=np.zeros_like(scene.labels))
+
+
+def marked(scene: Scene, volume: Volume, result: ScoreResult) -> tuple[str, Scene] | None:
+    """What the model shows on an image, with what it is in words: its map, or else what moved its score.
+
+    None where it shows nothing.
+    """
+    if result.mapped:
+        return "rarity, and findings outlined", scene
+    attribution = result.attribution
+    if attribution is None or attribution.peak <= 0:
+        return None
+    heat = np.maximum(attribution.map.array, 0) * np.float32(scene.top / attribution.peak)
+    turned = Canonical.of(volume.grid).apply(heat) if volume.orientation_known else heat
+    return f"{attribution.title}: {attribution.label}", replace(unmarked(scene), rarity=turned)
 
 
 def _focus(scene: Scene, plane: Plane, truth: NDArray[np.int32] | None) -> tuple[int, int, int]:

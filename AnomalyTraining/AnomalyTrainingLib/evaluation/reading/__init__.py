@@ -1,0 +1,1 @@
+"""Expert reading: a form to be filled in without a network, and what several readers' answers say together."""
