@@ -10,6 +10,7 @@ one that has ended is not done again.
 from __future__ import annotations
 
 import argparse
+import csv
 import statistics
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from _study import anomaly, figure, metrics_of, table
 FOLDS = 5
 CHOSEN_ON = 1
 """The fold on which the options of `chest_features` were chosen: it is left out of the headline."""
+
+CLINICAL = ("age", "sex", "view")
+"""Columns that the classifier sees beside the image in the last section."""
 
 BASELINES = "baselines=[voxel_intensity,mean_image_residual,volume_statistics,metadata]"
 
@@ -58,7 +62,9 @@ def main() -> int:
     _environment.run_inside(("train", "features"))
     for name in arguments.methods:
         cross_validate(name, arguments.cohort, arguments.out / name)
-    text = page({name: arguments.out / name for name in arguments.methods})
+    clinical = arguments.out / "classifier-clinical"
+    cross_validate_clinical(arguments.cohort, clinical)
+    text = page({name: arguments.out / name for name in arguments.methods}, clinical)
     print(text)
     if arguments.page:
         arguments.page.write_text(text, encoding="utf-8")
@@ -71,6 +77,25 @@ def cross_validate(name: str, cohort: Path, out: Path) -> None:
         return
     sets = [word for change in METHODS[name].changes for word in ("--set", change)]
     anomaly("crossval", METHODS[name].recipe, "--cohort", cohort, "--folds", FOLDS, "--out", out, "--resume", *sets)
+
+
+def cross_validate_clinical(cohort: Path, out: Path) -> None:
+    """The classifier with clinical columns beside the image, on the images whose columns are all known."""
+    if (out / "metrics.json").exists():
+        return
+    known = out.with_suffix(".csv")
+    known.parent.mkdir(parents=True, exist_ok=True)
+    with cohort.open(encoding="utf-8", newline="") as source, known.open("w", encoding="utf-8", newline="") as target:
+        reader = csv.DictReader(source)
+        writer = csv.DictWriter(target, reader.fieldnames or (), lineterminator="\n")
+        writer.writeheader()
+        for row in reader:
+            if all(row[column] for column in CLINICAL):
+                writer.writerow({**row, "image": (cohort.parent / row["image"]).resolve()})
+    anomaly(
+        *("crossval", "chest_classifier", "--cohort", known, "--folds", FOLDS, "--out", out, "--resume"),
+        *("--set", "baselines=[metadata]", "--set", f"options.clinical=[{','.join(CLINICAL)}]"),
+    )
 
 
 INTRODUCTION = f"""\
@@ -100,7 +125,13 @@ This page is written by `training_scripts/study_chest.py`."""
 HEADS = ("method", "AUROC", "view-stratified AUROC", "PA", "AP")
 
 
-def page(places: dict[str, Path]) -> str:
+WITH_COLUMNS = """\
+The same classifier with age, sex and view beside the image (gated fusion), on the images for which all three are known:
+those that lack them are all abnormal, so that missingness alone would tell. `image only` and `clinical only` are the
+same fused networks with the other part masked."""
+
+
+def page(places: dict[str, Path], clinical: Path) -> str:
     """The study's tables in Markdown."""
     pooled = {name: metrics_of(place) for name, place in places.items()}
     first = next(iter(places))
@@ -125,8 +156,25 @@ def page(places: dict[str, Path]) -> str:
         "",
         *table(HEADS, rows),
         "",
+        *with_columns(metrics_of(clinical)),
     ]
     return "\n".join(lines)
+
+
+def with_columns(metrics: dict) -> list[str]:
+    """The section on the classifier that sees clinical columns too."""
+    cohort, model = metrics["cohort"], "classifier"
+    names = {model: "image and clinical", f"{model} (image only)": "image only"}
+    names |= {f"{model} (clinical only)": "clinical only", "metadata": "metadata"}
+    rows = [row(title, (name, metrics["methods"][name])) for name, title in names.items()]
+    return [
+        f"## Image and clinical columns: {cohort['normal']} normal and {cohort['abnormal']} abnormal images",
+        "",
+        *WITH_COLUMNS.splitlines(),
+        "",
+        *table(HEADS, rows),
+        "",
+    ]
 
 
 def label(name: str, method: tuple[str, dict]) -> str:
