@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from AnomalyDetectionLib.errors import Cancelled, InputError
 from AnomalyDetectionLib.imaging.geometry import Grid
+from AnomalyDetectionLib.imaging.template import frame_template
 from AnomalyDetectionLib.scoring.attribution import attribute
 from AnomalyDetectionLib.scoring.calibrate import calibrate
-from AnomalyDetectionLib.scoring.contract import Detector
+from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
 from AnomalyDetectionLib.scoring.explaining import EXPLAINABLE, LABEL, METHODS, Explanation
 from AnomalyDetectionLib.scoring.model import Model
+from AnomalyDetectionLib.scoring.prepare import as_normal
 from AnomalyDetectionLib.scoring.raw import make_ready
 from AnomalyDetectionLib.scoring.registry import BUILT_IN, build, detector_class
 from AnomalyDetectionLib.scoring.result import ModelIdentity
@@ -117,6 +119,20 @@ def test_the_map_lies_where_the_patient_does_on_a_flipped_anisotropic_grid(metho
     k, j, i = np.unravel_index(int(attribution.map.array.argmax()), volume.shape)
     assert k == 1 and 24 <= j <= 32 and 5 <= i <= 13
     assert Grid(volume.shape, affine, "x").same_place(attribution.map.grid)
+
+
+def test_a_radiograph_whose_frame_was_stretched_gets_its_map_back_in_its_own_frame() -> None:
+    normal = volume_of(stack(1, (1, 60, 30)))
+    of_frame = InputSpec("slices", ("MR",), "mr-robust", grid="frame", size=(48, 48))
+    template = frame_template([as_normal(normal, of_frame)], (48, 48))
+    array = stack(5, (1, 90, 40)) * 0.4
+    array[0, 60:70, 6:12] = 200.0
+    detector = Explained(of_frame, nn.Sequential(Bright(), nn.Identity()))
+    case = make_ready(volume_of(array), detector.spec, template)
+    for method in METHODS:
+        found = attribute(detector, case, Explanation(method), "cpu")[0].map.array[0]
+        row, column = np.unravel_index(int(found.argmax()), found.shape)
+        assert 57 <= row <= 72 and 4 <= column <= 13, method
 
 
 # -- through the scorer
