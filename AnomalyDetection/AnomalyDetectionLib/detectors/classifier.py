@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,10 @@ class Classifier(Detector):
         For settings that do not make a network, or starting weights that are not there.
     """
 
+    name: ClassVar[str] = "classifier"
+    kinds: ClassVar[tuple[str, ...]] = ("slices", "2.5d", "volume")
+    """Inputs that it takes."""
+
     supervision = "labels"
     gives_log_odds = True
     explainable = True
@@ -91,26 +95,37 @@ class Classifier(Detector):
         started_from: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(spec)
-        _check(spec, dropout, label_smoothing, hidden, slices, abnormal_share)
+        self._check_spec(spec)
+        _check(dropout, label_smoothing, hidden, slices, abnormal_share)
         self.network_name, self.hidden, self.dropout = network, hidden, float(dropout)
         self.label_smoothing, self.balanced = float(label_smoothing), bool(balanced)
         self.mirrored, self.slices, self.abnormal_share = bool(test_time_flips), slices, float(abnormal_share)
         self.columns = tuple(map(_column, clinical))
         self.part: Part = "both"
         """Which head answers: the fused one, or for an ablation one of the others."""
-        dimensions = 2 if spec.is_slicewise else 3
+        dimensions = 3 if spec.kind == "volume" else 2
         self.encoder, self.width, self.provenance = make_encoder(
             network, spec.image_channels, dimensions, SCRATCH if started_from else weights, weights_sha256
         )
         if started_from:
             self.provenance = Provenance.from_json(started_from)
-        if self.columns:
-            self.head: nn.Module = GatedFusion(self.width, tuple(c.width for c in self.columns), hidden, self.dropout)
-        else:
-            self.head = nn.Sequential(nn.Dropout(self.dropout), nn.Linear(self.width, 1), nn.Flatten(0))
+        self.head = self._make_head()
         # Channels beside each other: EfficientNet-Lite0 at 224 x 224 takes 85 ms an image and step instead of 115.
         convert = convert_conv2d_weight_memory_format if dimensions == 2 else convert_conv3d_weight_memory_format
         convert(self, torch.channels_last if dimensions == 2 else torch.channels_last_3d)
+
+    def _check_spec(self, spec: InputSpec) -> None:
+        if spec.kind not in self.kinds:
+            kinds = " or ".join(f"`{kind}`" for kind in self.kinds)
+            raise InputError(f"{self.name}: the input must be of kind {kinds}, not {spec.kind!r}.")
+        if spec.kind != "volume" and (spec.size is None or len(spec.size) != 2):
+            raise InputError(f"{self.name}: slices need `size: [rows, columns]`.")
+
+    def _make_head(self) -> nn.Module:
+        """What judges an item by its `width` numbers, and its clinical columns where there are any."""
+        if self.columns:
+            return GatedFusion(self.width, tuple(c.width for c in self.columns), self.hidden, self.dropout)
+        return nn.Sequential(nn.Dropout(self.dropout), nn.Linear(self.width, 1), nn.Flatten(0))
 
     def config(self) -> dict[str, Any]:
         return {
@@ -209,13 +224,7 @@ def _column(given: str | Mapping[str, Any]) -> ClinicalColumn:
     return ClinicalColumn(given) if isinstance(given, str) else ClinicalColumn.from_json(given)
 
 
-def _check(
-    spec: InputSpec, dropout: float, label_smoothing: float, hidden: int, slices: str, abnormal_share: float
-) -> None:
-    if spec.kind not in ("slices", "2.5d", "volume"):
-        raise InputError(f"classifier: the input must be `kind: slices`, `2.5d` or `volume`, not {spec.kind!r}.")
-    if spec.is_slicewise and (spec.size is None or len(spec.size) != 2):
-        raise InputError("classifier: slices need `size: [rows, columns]`.")
+def _check(dropout: float, label_smoothing: float, hidden: int, slices: str, abnormal_share: float) -> None:
     check_slices(slices, "classifier")
     if not (0 <= dropout < 1 and 0 <= label_smoothing < 1 and 0 < abnormal_share < 1 and 1 <= hidden <= 4096):
         raise InputError(

@@ -138,8 +138,8 @@ def score_of_logit(logit: Tensor, foreground: Tensor) -> Tensor:
 
 
 def _check(name: str, spec: InputSpec, overlap: float) -> None:
-    if spec.kind == "volume":
-        raise InputError(f"{name}: the input must be `kind: slices`, `2.5d` or `patches`, not 'volume'.")
+    if spec.kind not in ("slices", "2.5d", "patches"):
+        raise InputError(f"{name}: the input must be `kind: slices`, `2.5d` or `patches`, not {spec.kind!r}.")
     if spec.kind == "patches" and (spec.size is None or len(spec.size) != 3):
         raise InputError(f"{name}: `kind: patches` needs `size: [slices, rows, columns]`.")
     if not 0 <= overlap < 1:

@@ -77,6 +77,8 @@ class ZScore(Detector):
         floor: float = 0.35,
     ) -> None:
         super().__init__(spec)
+        if spec.kind == "sequence":
+            raise InputError("zscore: the input must be volumes or slices, which have places, not `kind: sequence`.")
         if tails not in get_args(Tails):
             raise InputError(f"zscore: tails {tails!r} is none of {', '.join(get_args(Tails))}.")
         if min(smooth, shading, shading_limit, floor) < 0:

@@ -16,7 +16,7 @@ from AnomalyDetectionLib.errors import InputError
 
 from .covariates import ClinicalColumn
 
-Kind = Literal["slices", "2.5d", "patches", "volume"]
+Kind = Literal["slices", "2.5d", "patches", "volume", "sequence"]
 GridChoice = Literal["own", "template", "frame"]
 Supervision = Literal["normals", "synthetic", "masks", "labels"]
 
@@ -28,8 +28,10 @@ class InputSpec:
     Attributes
     ----------
     kind
-        What one batch item is: a slice, a slice with its neighbours, a patch or the whole volume.  Detectors of patches
-        are trained on crops of `size`; they score whole volumes (N = 1), which they cut into tiles themselves.
+        What one batch item is: a slice, a slice with its neighbours, a patch, the whole volume, or the sequence of its
+        slices.  Detectors of patches are trained on crops of `size`; they score whole volumes (N = 1), which they cut
+        into tiles themselves.  A sequence is (C, L, H, W): the L slices that hold foreground, upwards, each as it would
+        be alone; where sequences of several lengths make a batch, slices without foreground fill up the shorter ones.
     modalities
         DICOM codes the model may score.  An image whose modality is unknown is scored with a warning.
     intensity
@@ -43,7 +45,8 @@ class InputSpec:
     spacing
         Voxel size in mm along (right, anterior, superior) the image is resampled to; None keeps its own.
     size
-        Pixels or voxels of one batch item, (H, W) or (D, H, W); None for whatever comes.
+        Pixels or voxels of one batch item, (H, W) or (D, H, W), or of each slice of a sequence, (H, W); None for
+        whatever comes.
     channels
         Names of the image channels of one case.
     neighbours
@@ -72,13 +75,20 @@ class InputSpec:
             raise InputError(
                 f"input spec: neighbours is {self.neighbours}; kind '2.5d' needs at least 1, and no other kind has any."
             )
-        if self.kind == "2.5d" and self.grid == "frame":
-            raise InputError("input spec: grid 'frame' is for single images, which have no neighbours (kind '2.5d').")
+        if self.kind in ("2.5d", "sequence") and self.grid == "frame":
+            raise InputError(
+                f"input spec: grid 'frame' is for single images, which are no part of a {self.kind!r} item."
+            )
 
     @property
     def is_slicewise(self) -> bool:
         """Whether an item is a slice, alone or with its neighbours."""
         return self.kind in ("slices", "2.5d")
+
+    @property
+    def has_slices(self) -> bool:
+        """Whether volumes are cut into slices of `size`, whether these are items or make up one."""
+        return self.is_slicewise or self.kind == "sequence"
 
     @property
     def image_channels(self) -> int:
@@ -265,7 +275,10 @@ class Detector(nn.Module):
         return None
 
     def features(self, batch: Batch) -> Tensor:
-        """What the pretrained part makes of a batch, float32 (N, F)."""
+        """What the pretrained part makes of a batch, float32 (N, F).
+
+        Of sequences (N, L, F), where NaN stands for what is not there.
+        """
         raise TypeError(f"{type(self).__name__} has no pretrained part")
 
     def loss_of_features(self, features: Tensor, batch: Batch) -> Tensor:

@@ -34,13 +34,14 @@ class Prepared:
     ----------
     batch
         The whole case: N = 1, or for slice-wise kinds the slices that hold foreground, (N, C, H, W); each alone, for
-        `items` and `chunks` hand out the neighbours.
+        `items` and `chunks` hand out the neighbours.  A sequence is one item of these slices, (1, C, L, H, W).
     foreground
         bool (K, J, I) on the input's own grid.
     overlap
         Dice of the outlines of image and template after alignment, or None where nothing was registered.
     slices
-        For slice-wise kinds: int64 (N,), which slice of `grid` each item is; None where N = 1 is the whole case.
+        For slice-wise kinds: int64 (N,), which slice of `grid` each item is; for sequences (L,); None where N = 1 is
+        the whole volume.
     neighbours
         Slices on either side that an item is handed out with.
     """
@@ -73,7 +74,7 @@ class Prepared:
         if self.slices is None:
             return items[0, 0]
         array = np.zeros(self.grid.shape, dtype=items.dtype)
-        array[self.slices] = items[:, 0]
+        array[self.slices] = items[0, 0] if items.ndim == 5 else items[:, 0]
         return array
 
     def to_input(self, array: NDArray, *, nearest: bool = False) -> NDArray:
@@ -102,7 +103,7 @@ def check_fits(volume: Volume, spec: InputSpec) -> str | None:
             "choose a model for this modality."
         )
     thinnest = min(volume.shape)  # a sagittal or coronal slice may lie along any axis of the array
-    if (spec.grid == "template" or spec.kind == "patches") and thinnest == 1:
+    if (spec.grid == "template" or spec.kind in ("patches", "sequence")) and thinnest == 1:
         raise InputError(
             f"{volume.name}: this is a single slice, the model needs a volume; give the folder that holds the series."
         )
@@ -163,16 +164,18 @@ def prepare(
         overlap = alignment.overlap
         target, source, to_source = template.grid, grid, alignment.template_to_volume
     progress("resampling", 0.9)
-    if spec.is_slicewise and spec.grid != "frame":
+    if spec.has_slices and spec.grid != "frame":
         target = _slice_grid(target, spec, mask, grid)
     sampled, sampled_mask = sample(image, mask, source, target, to_source)
-    if not spec.is_slicewise:
+    if not spec.has_slices:
         batch = Batch(torch.from_numpy(sampled)[None, None], torch.from_numpy(sampled_mask)[None, None])
         return Prepared(batch, mask, target, source, to_source, overlap)
     kept = np.flatnonzero(sampled_mask.any(axis=(1, 2)))  # most of a head scan's box is air
     if kept.size == 0:
         raise InputError(f"{volume.name}: no slice of the image holds anything the model can judge.")
     batch = Batch(torch.from_numpy(sampled[kept])[:, None], torch.from_numpy(sampled_mask[kept])[:, None])
+    if spec.kind == "sequence":
+        batch = Batch(batch.image.transpose(0, 1)[None], batch.foreground.transpose(0, 1)[None])
     return Prepared(batch, mask, target, source, to_source, overlap, kept, spec.neighbours)
 
 

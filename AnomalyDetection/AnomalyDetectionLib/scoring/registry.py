@@ -37,6 +37,7 @@ BUILT_IN: dict[str, Registered] = {
     "features": Registered("AnomalyDetectionLib.detectors.features:Features"),
     "fusion": Registered("AnomalyDetectionLib.detectors.fusion:Fusion"),
     "restore": Registered("AnomalyDetectionLib.detectors.restore:Restore"),
+    "sequence_classifier": Registered("AnomalyDetectionLib.detectors.sequence_classifier:SequenceClassifier"),
     "synthlesion": Registered("AnomalyDetectionLib.detectors.synthlesion:SynthLesion"),
     "unet": Registered("AnomalyDetectionLib.detectors.unet:SupervisedUNet"),
     "zscore": Registered("AnomalyDetectionLib.detectors.zscore:ZScore"),

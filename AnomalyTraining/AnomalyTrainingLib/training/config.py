@@ -61,7 +61,7 @@ class _Section(BaseModel):
 class InputSection(_Section):
     """`input:` of a configuration; see `AnomalyDetectionLib.scoring.contract.InputSpec`."""
 
-    kind: Literal["slices", "2.5d", "patches", "volume"] = "volume"
+    kind: Literal["slices", "2.5d", "patches", "volume", "sequence"] = "volume"
     modalities: tuple[str, ...] = ()
     intensity: str = "mr-robust"
     foreground: str = "auto"

@@ -25,6 +25,7 @@ from .labelled import WholeVolumes, WithLabels, label_facts, with_fitted_options
 from .patches import Patches
 from .probing import probe
 from .seeds import seed_of
+from .sequences import Sequences
 from .statistics import Fitted, ProgressCallback, make_template, rebuilt, training_facts
 from .synthetic_data import WithSyntheticLesions
 
@@ -147,10 +148,10 @@ def check_trainable(spec: InputSpec, labelled: bool = False) -> None:
     Raises
     ------
     InputError
-        For whole volumes, unless each has a label, and patches without a size.
+        For whole volumes and sequences, unless each has a label, and patches without a size.
     """
-    if spec.kind == "volume" and not labelled:
-        raise InputError("Training by gradient takes `input.kind: slices`, `2.5d` or `patches`, not 'volume'.")
+    if spec.kind in ("volume", "sequence") and not labelled:
+        raise InputError(f"Training by gradient takes `input.kind: slices`, `2.5d` or `patches`, not {spec.kind!r}.")
     if spec.kind == "patches" and (spec.size is None or len(spec.size) != 3 or spec.grid == "frame"):
         raise InputError("`input.kind: patches` needs `size: [slices, rows, columns]`, and a grid that is not 'frame'.")
 
@@ -166,6 +167,8 @@ def batches(
     """What is learnt from, changed at random, and what epochs are judged by, the same for all of them and all runs."""
     if spec.kind == "volume":
         return WholeVolumes(training, settings.augment, seed), WholeVolumes(validation, None, seed)
+    if spec.kind == "sequence":
+        return Sequences(training, settings.augment, seed), Sequences(validation, None, seed)
     if spec.kind != "patches":
         return TrainingSlices(training, settings.augment, seed), ValidationSlices(validation)
     assert spec.size is not None

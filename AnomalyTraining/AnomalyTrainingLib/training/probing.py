@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from AnomalyDetectionLib.errors import InputError
@@ -22,7 +23,7 @@ from .seeds import seed_of
 
 
 class _Cached(NamedTuple):
-    """Features (N, F) of all items of a data set, and their batch without images."""
+    """Features (N, F) of all items of a data set, or (N, L, F) of sequences, and their batch without images."""
 
     features: Tensor
     rest: Batch
@@ -109,4 +110,7 @@ def _cached(
     for name in ("label", "covariates"):
         if parts := [part for batch in batches if (part := getattr(batch, name)) is not None]:
             told[name] = torch.cat(parts)
+    longest = max(part.shape[1] for part in features)
+    if features[0].dim() == 3:  # sequences of several lengths: NaN is what is not there
+        features = [F.pad(part, (0, 0, 0, longest - part.shape[1]), value=torch.nan) for part in features]
     return _Cached(torch.cat(features), Batch(empty, empty, **told))

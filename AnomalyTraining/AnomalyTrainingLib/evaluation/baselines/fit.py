@@ -361,8 +361,8 @@ class Fitting:
 
 
 def _alone(spec: InputSpec) -> InputSpec:
-    """The spec without neighbours: a baseline looks at each slice by itself."""
-    return replace(spec, kind="slices", neighbours=0) if spec.kind == "2.5d" else spec
+    """The spec without neighbours or sequence: a baseline looks at each slice by itself."""
+    return replace(spec, kind="slices", neighbours=0) if spec.kind in ("2.5d", "sequence") else spec
 
 
 class _Placed:
