@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
                 shift_from=made_with,
                 gallery=args.gallery,
                 device=args.device,
-                progress=lambda part: progress("resampling", JUDGING_SHARE + (1 - JUDGING_SHARE) * part),
+                progress=lambda part: progress("resampling and picturing", JUDGING_SHARE + (1 - JUDGING_SHARE) * part),
             )
         return conclude(args.out, document, judged.failed, progress)
 

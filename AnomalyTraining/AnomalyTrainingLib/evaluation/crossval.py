@@ -129,7 +129,7 @@ def cross_validate(
         seed=plan.seed,
     )
     parts = [fold.judged for fold in done]
-    write_evaluation(document, out, pictured(parts, document, divided[0], out, plan.gallery, plan.settings.device))
+    write_evaluation(document, out, pictured(parts, document, cohort, out, plan.gallery, plan.settings.device))
     write_summary(summary, out / CROSSVAL_NAME)
     return summary, document, failed
 

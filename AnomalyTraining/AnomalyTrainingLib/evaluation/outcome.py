@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 
+from ..cohorts.channels import channel_of_model
 from ..cohorts.manifest import Case, Cohort
 from .battery import refusals, summarise_battery
 from .gallery import Shown, make_gallery
@@ -22,6 +22,9 @@ from .run import Judged
 from .shift.reference import CohortSummary
 from .shift.report import shift_report
 from .summary import Method
+
+RESAMPLING_SHARE = 0.5
+"""Of the time, where failures are pictured afterwards."""
 
 
 def write_outcome(
@@ -69,18 +72,43 @@ def write_outcome(
         artefacts=summarise_battery(judged.rows),
         resamples=resamples,
         seed=seed,
-        progress=progress,
+        progress=lambda part: progress(part * (RESAMPLING_SHARE if gallery else 1)),
     )
     if judged.images:
         document["shift"] = _shift(judged, cases, document, subgroups, shift_from)
-    write_evaluation(document, out, pictured([judged], document, cases, out, gallery, device))
+    write_evaluation(
+        document,
+        out,
+        pictured(
+            [judged],
+            document,
+            replace(cohort, cases=tuple(cases)),
+            out,
+            gallery,
+            device,
+            lambda part: progress(RESAMPLING_SHARE + (1 - RESAMPLING_SHARE) * part),
+        ),
+    )
     return document
 
 
 def pictured(
-    parts: Sequence[Judged], document: Mapping[str, Any], cases: Sequence[Case], out: Path, most: int, device: str
+    parts: Sequence[Judged],
+    document: Mapping[str, Any],
+    cohort: Cohort,
+    out: Path,
+    most: int,
+    device: str,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> list[Shown]:
     """The gallery of one evaluation, or of the folds of a cross-validation, each case by the model that judged it.
+
+    Parameters
+    ----------
+    cohort
+        The cases that were to be judged.
+    most
+        False positives, and false negatives.
 
     Raises
     ------
@@ -92,15 +120,12 @@ def pictured(
         for part in parts
         for first in part.candidates[:1]
         for record in part.records[first.name]
+        if first.model is not None
     }
-
-    def model_of(case: str) -> Model:
-        model = models[case]
-        assert model is not None
-        return model
-
     rows = document["cases"].get(model_name(document), [])
-    return make_gallery(rows, {case.case: case for case in cases}, model_of, out, most=most, device=device)
+    channels = next(iter(models.values())).detector.spec.channels
+    cases = {case.case: case for case in channel_of_model(cohort, channels)}
+    return make_gallery(rows, cases, models.__getitem__, out, most=most, device=device, progress=progress)
 
 
 def _shift(

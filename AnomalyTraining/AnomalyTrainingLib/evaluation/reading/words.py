@@ -28,10 +28,10 @@ def _readers(review: Mapping[str, Any]) -> list[str]:
             continue
         open_ones = review["cases"] - row["read"]
         rest = f" {open_ones} cases have no verdict." if open_ones else ""
+        doubt = f" {row['uncertain']} of them with doubt, which count for the AUROC alone," if row["uncertain"] else ""
         said.append(
-            f"{name} has read {row['read']} cases, {row['uncertain']} of them with doubt, which are left out of "
-            f"sensitivity ({interval_text(row['sensitivity'])}) and specificity ({interval_text(row['specificity'])}) "
-            f"and stand in the middle of the AUROC ({interval_text(row['auroc'])}).{rest}"
+            f"{name} has read {row['read']} cases,{doubt} with a sensitivity of {interval_text(row['sensitivity'])}, a "
+            f"specificity of {interval_text(row['specificity'])} and an AUROC of {interval_text(row['auroc'])}.{rest}"
         )
     return said
 

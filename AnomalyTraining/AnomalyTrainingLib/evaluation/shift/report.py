@@ -76,7 +76,6 @@ def _facts(reference: CohortSummary) -> dict[str, Any]:
         "source": reference.source,
         "normal": reference.normal.cases,
         "abnormal": reference.abnormal.cases,
-        "patients": reference.normal.patients + reference.abnormal.patients,
     }
 
 
