@@ -89,7 +89,7 @@ def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
 
 def test_an_unknown_verb_like_no_other_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["xyzzy"]) == 2
-    verbs = "cohort, train, export, evaluate, crossval, compare, calibrate, score, doctor"
+    verbs = "cohort, train, export, evaluate, crossval, compare, review, calibrate, score, doctor"
     assert f"the verbs are {verbs}." in capsys.readouterr().err
 
 
