@@ -39,12 +39,13 @@ def main() -> int:
     parser.add_argument("cohort", type=Path, help="cohort with the column boxes")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything the study makes")
     parser.add_argument("--box-grid", type=float, default=1024, help="pixels of the side in which boxes are counted")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="all, or some of them")
     parser.add_argument("--page", type=Path, help="Markdown page to write the tables to")
     arguments = parser.parse_args()
     _environment.run_inside(("train", "features", "explain"))
     cases = list(boxed_cases(arguments.crossval, arguments.cohort))
     found = {
-        **explain(cases, arguments.out / "maps", arguments.box_grid),
+        **explain(cases, arguments.out / "maps", arguments.box_grid, arguments.methods),
         "randomised": check_sanity(cases, arguments.out / "sanity.json"),
     }
     (arguments.out / "explain.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -66,26 +67,26 @@ def boxed_cases(crossval: Path, cohort: Path) -> Iterator[tuple[Path, Any]]:
                 yield fold / "run" / "model", replace(case, covariates={**case.covariates, "boxes": boxes[case.case]})
 
 
-def explain(cases: Sequence[tuple[Path, Any]], folder: Path, grid: float) -> dict[str, Any]:
-    """The maps of all methods and of all that knows nothing of the image, against the boxes."""
+def explain(cases: Sequence[tuple[Path, Any]], folder: Path, grid: float, methods: Sequence[str]) -> dict[str, Any]:
+    """The maps of the methods and of all that knows nothing of the image, against the boxes."""
     from AnomalyTrainingLib.evaluation.pointing import Pointing, boxes_mask, point
 
-    made = maps_of(cases, folder)
+    made = maps_of(cases, folder, methods)
     patients = [case.patient for _, case in cases]
     masks = [
         boxes_mask(case.covariates["boxes"], one.shape, grid)
         for (_, case), one in zip(cases, made["mean image"], strict=True)
     ]
-    rows = {**with_smoothed(made), **priors(made, masks, patients)}
+    rows = {**with_smoothed(made), **priors(made, methods, masks, patients)}
     pointed = {name: [point(*pair) for pair in zip(maps, masks, strict=True)] for name, maps in rows.items()}
     return {
         "patients": len(set(patients)),
-        "called": called(folder, cases),
+        "called": called(folder, methods[0], cases),
         "boxed": sum(one.boxed for one in pointed["centre"]) / len(cases),
         "methods": {name: Pointing.of(one, patients).to_json() for name, one in pointed.items()},
         "against": {
             name: {prior: against(pointed[name], pointed[prior]) for prior in ("other people's boxes", others(name))}
-            for name in METHODS
+            for name in methods
         },
     }
 
@@ -95,8 +96,8 @@ def others(method: str) -> str:
     return f"{method}: other people's maps"
 
 
-def maps_of(cases: Sequence[tuple[Path, Any]], folder: Path) -> dict[str, list[Any]]:
-    """Maps (rows, columns) of every case by every method, and how far each image is from the mean of normals."""
+def maps_of(cases: Sequence[tuple[Path, Any]], folder: Path, methods: Sequence[str]) -> dict[str, list[Any]]:
+    """Maps (rows, columns) of every case by each method, and how far each image is from the mean of normals."""
     import numpy as np
 
     from AnomalyDetectionLib.models.bundle import load_bundle
@@ -113,7 +114,7 @@ def maps_of(cases: Sequence[tuple[Path, Any]], folder: Path) -> dict[str, list[A
             path = folder / f"{case.case}.npz"
             if not path.exists():
                 np.savez_compressed(path, away=from_normals(model, preparations))
-            for method in METHODS:
+            for method in methods:
                 path = folder / f"{case.case} {method}.npz"
                 if path.exists():
                     continue
@@ -121,7 +122,7 @@ def maps_of(cases: Sequence[tuple[Path, Any]], folder: Path) -> dict[str, list[A
                 assert result.attribution is not None
                 np.savez_compressed(path, found=result.attribution.map.array[0], abnormal=bool(result.abnormal))
                 print(f"{case.case}: {method}", flush=True)
-    made = {method: [np.load(folder / f"{case.case} {method}.npz")["found"] for _, case in cases] for method in METHODS}
+    made = {method: [np.load(folder / f"{case.case} {method}.npz")["found"] for _, case in cases] for method in methods}
     return {**made, "mean image": [np.load(folder / f"{case.case}.npz")["away"] for _, case in cases]}
 
 
@@ -134,11 +135,11 @@ def from_normals(model: Any, preparations: Any) -> Any:
     return prepared.to_input(np.where(prepared.batch.foreground[:, 0].numpy(), away, 0))[0]
 
 
-def called(folder: Path, cases: Sequence[tuple[Path, Any]]) -> int:
+def called(folder: Path, method: str, cases: Sequence[tuple[Path, Any]]) -> int:
     """How many of the cases the models call abnormal."""
     import numpy as np
 
-    return sum(int(np.load(folder / f"{case.case} {METHODS[0]}.npz")["abnormal"]) for _, case in cases)
+    return sum(int(np.load(folder / f"{case.case} {method}.npz")["abnormal"]) for _, case in cases)
 
 
 def with_smoothed(made: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -147,14 +148,16 @@ def with_smoothed(made: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     from scipy.ndimage import gaussian_filter
 
     rows = dict(made)
-    for name in BY_PIXEL:
+    for name in filter(made.__contains__, BY_PIXEL):
         rows[f"{name}, smoothed"] = [
             gaussian_filter(np.clip(one, 0, None), SMOOTHED * max(one.shape)) for one in made[name]
         ]
     return rows
 
 
-def priors(made: Mapping[str, list[Any]], masks: Sequence[Any], patients: Sequence[str]) -> dict[str, list[Any]]:
+def priors(
+    made: Mapping[str, list[Any]], methods: Sequence[str], masks: Sequence[Any], patients: Sequence[str]
+) -> dict[str, list[Any]]:
     """What points without a look at the image: its middle, other patients' boxes, and other patients' maps."""
     from AnomalyTrainingLib.evaluation.pointing import centre_prior, mean_of_others
 
@@ -165,7 +168,7 @@ def priors(made: Mapping[str, list[Any]], masks: Sequence[Any], patients: Sequen
     return {
         "centre": [centre_prior(mask.shape) for mask in masks],
         "other people's boxes": of_others(boxes),
-        **{others(method): of_others(made[method]) for method in METHODS},
+        **{others(method): of_others(made[method]) for method in methods},
     }
 
 
@@ -214,7 +217,8 @@ Frontal chest radiographs (NIH ChestX-ray14; free use, acknowledging the NIH Cli
 boxed. Each is explained by the fold of the `classifier` of [chest.md](chest.md) that has not seen its patient; {called}
 of the {images} are called abnormal. The classifier learns from one label an image and was never shown a box.
 
-**Attribution, not segmentation**: a map shows what moved the model. Nothing was chosen on these images.
+**Attribution, not segmentation**: a map shows what moved the model. Nothing of the explanations was chosen on
+these images.
 
 - *Hits*: the map's highest pixel lies in a box (pointing game, no tolerance); exact intervals, in which the images of
   one patient count as fewer. A random pixel hits {boxed:.2f}.
@@ -237,6 +241,7 @@ def page(found: Mapping[str, Any]) -> str:
     images = next(iter(methods.values()))["images"]
     introduction = INTRODUCTION.format(called=found["called"], images=images, boxed=found["boxed"])
     own = [name for name in methods if is_of_model(name)]
+    missing = [name for name in METHODS if name not in methods]
     return "\n".join(
         [
             "# Explanations of the chest classifier",
@@ -247,6 +252,7 @@ def page(found: Mapping[str, Any]) -> str:
             "",
             *table(HEADS, [row(name, methods[name]) for name in own]),
             "",
+            *([f"Not judged here: {', '.join(missing)} (`--methods` adds it).", ""] if missing else []),
             "What points without the model, or without a look at the image:",
             "",
             *table(HEADS, [row(name, methods[name]) for name in methods if name not in own]),

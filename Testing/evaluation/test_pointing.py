@@ -166,13 +166,21 @@ def test_the_study_explains_each_boxed_image_by_the_fold_that_has_not_seen_it_an
 ) -> None:
     cohort = small_crossval(tmp_path)
     for_page = ("grad-cam", "saliency")
-    monkeypatch.setattr(study, "METHODS", for_page)
     monkeypatch.setattr(study, "CHECKED", for_page)
-    monkeypatch.setattr(study, "BY_PIXEL", ("saliency", "mean image"))
     monkeypatch.setattr(study, "STAGES", 3)
     monkeypatch.setattr(study._environment, "run_inside", lambda extras: None)
     out, page = tmp_path / "out", tmp_path / "page.md"
-    arguments = ["study", str(tmp_path / "crossval"), str(cohort), "--out", str(out), "--box-grid", "48"]
+    arguments = [
+        "study",
+        str(tmp_path / "crossval"),
+        str(cohort),
+        "--out",
+        str(out),
+        "--box-grid",
+        "48",
+        "--methods",
+        *for_page,
+    ]
     monkeypatch.setattr("sys.argv", [*arguments, "--page", str(page)])
     assert study.main() == 0
     cases = list(study.boxed_cases(tmp_path / "crossval", cohort))

@@ -114,8 +114,8 @@ def test_the_map_lies_where_the_patient_does_on_a_flipped_anisotropic_grid(metho
     volume = volume_of(array, affine)
     network = Bright() if method not in ("grad-cam", "grad-cam++") else nn.Sequential(Bright(), nn.Identity())
     detector = Explained(spec("slices", (64, 64)), network)
-    attribution, note = attribute(detector, make_ready(volume, detector.spec, None), Explanation(method), "cpu")
-    assert note is None and attribution.map.grid.same_place(volume.grid)
+    attribution, notes = attribute(detector, make_ready(volume, detector.spec, None), Explanation(method), "cpu")
+    assert not notes and attribution.map.grid.same_place(volume.grid)
     k, j, i = np.unravel_index(int(attribution.map.array.argmax()), volume.shape)
     assert k == 1 and 24 <= j <= 32 and 5 <= i <= 13
     assert Grid(volume.shape, affine, "x").same_place(attribution.map.grid)

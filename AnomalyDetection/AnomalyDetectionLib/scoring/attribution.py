@@ -55,8 +55,8 @@ def attribute(
     explanation: Explanation,
     device: str = "auto",
     progress: Told = lambda share: None,
-) -> tuple[Attribution, str | None]:
-    """The attribution of a prepared case, and a sentence where it shows nothing.
+) -> tuple[Attribution, tuple[str, ...]]:
+    """The attribution of a prepared case, and what whoever reads it must know.
 
     A volume that is judged slice by slice is explained slice by slice, each weighed by how much the case's score
     depends on that of the slice (`Detector.pooled`); where neighbours come with a slice, what they add is counted for
@@ -73,9 +73,8 @@ def attribute(
         If the detector cannot be explained so, there is no such layer, or the memory does not suffice.
     """
     check_explainable(detector, explanation)
-    voxels = ready.prepared.batch.image[0, 0].numel()
     # What is computed on the way is kept for the gradients: twice the memory.
-    choice = choose_device(device, 2 * detector.memory_bytes(methods.AT_ONCE * voxels))
+    choice = choose_device(device, 2 * detector.memory_bytes(_voxels_at_once(ready, explanation.method)))
     detector.eval().to(choice.device)
     case = _Case(detector, ready, explanation, choice.device)
     weights = case.weights(lambda share: progress(0.1 * share))
@@ -86,9 +85,15 @@ def attribute(
         explanation.method,
         case.layer.name if case.layer is not None else None,
     )
-    if attribution.peak > 0:
-        return attribution, None
-    return attribution, f"By {METHODS[explanation.method]} no part of the image speaks for abnormal."
+    nothing = f"By {METHODS[explanation.method]} no part of the image speaks for abnormal."
+    return attribution, tuple(filter(None, (choice.note, nothing if attribution.peak == 0 else None)))
+
+
+def _voxels_at_once(ready: Ready, method: str) -> int:
+    """On the detector's grid, in one answer."""
+    item = ready.prepared.batch.image[0, 0]
+    images = 1 if method in (*OF_A_LAYER, "saliency") else methods.AT_ONCE[item.dim()]
+    return images * item.numel()
 
 
 class _Case:
@@ -185,8 +190,8 @@ class _Case:
         """How often a method asks for an answer, about."""
         images = {"integrated-gradients": methods.STEPS, "saliency": 1}
         if self._method in images:
-            return max(1, images[self._method] // methods.AT_ONCE)
-        return max(1, methods.occlusions(tuple(image.shape[2:])) // methods.AT_ONCE)
+            return max(1, images[self._method] // methods.AT_ONCE[image.dim() - 2])
+        return max(1, methods.occlusions(tuple(image.shape[2:])) // methods.AT_ONCE[image.dim() - 2])
 
 
 class _Ticks:

@@ -131,16 +131,16 @@ class Scorer:
     def _explain(
         self, preparations: Preparations, explain: Explanation, raw: RawScore, progress: ProgressCallback
     ) -> Attribution:
-        """What moved the score; a note of the raw score says where that shows nothing."""
+        """What moved the score; what must be known of it is added to the notes of the raw score."""
         start = (1 - EXPLAINING) * BACK
-        attribution, note = attribute(
+        attribution, notes = attribute(
             self.model.detector,
             preparations.ready(self.model.detector.spec, self.model.template),
             explain,
             self.device,
             lambda part: progress("explaining", start + (BACK - start) * part),
         )
-        raw.notes += [note] if note else []
+        raw.notes += [note for note in notes if note not in raw.notes]
         return attribution
 
 
