@@ -193,7 +193,7 @@ def test_the_clinical_columns_of_the_patient_stand_beside_the_image_while_it_is_
 def test_a_detector_that_makes_a_map_is_refused_before_it_scores() -> None:
     classifier = model_of(Explained(spec("slices", (24, 20)), Weighed(torch.rand(24, 20))))
     model = replace(classifier, detector=Detector(spec("slices")), identity=replace(classifier.identity, detector="ae"))
-    with pytest.raises(InputError, match="the detector 'ae' cannot be explained by 'grad-cam': only classifiers"):
+    with pytest.raises(InputError, match="the detector 'ae' cannot be explained by 'grad-cam': only classifier can"):
         Scorer(model, "cpu").score(volume_of(stack()), explain=Explanation("grad-cam"))
 
 

@@ -139,7 +139,7 @@ def test_what_cannot_be_explained_is_refused_in_one_sentence(
 def test_a_detector_with_a_map_is_refused_by_the_command_line(tmp_path: Path, picture: Path, capsys) -> None:
     folder = LIBRARY / "Resources" / "Models" / "starter-brain-flair"
     assert score(folder, picture, tmp_path / "out", "--explain", "grad-cam") == 2
-    assert "the detector 'zscore' cannot be explained by 'grad-cam': only classifiers" in capsys.readouterr().err
+    assert "the detector 'zscore' cannot be explained by 'grad-cam': only classifier can" in capsys.readouterr().err
 
 
 def test_a_result_without_attribution_takes_that_of_an_earlier_one_away(result: ScoreResult, tmp_path: Path) -> None:

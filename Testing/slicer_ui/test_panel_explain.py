@@ -134,7 +134,7 @@ def test_models_that_make_maps_are_not_explained_and_the_list_says_why(classifie
     choose(classifier, "Occlusion")
     starter = next(i for i in range(ui.modelCombo.count) if "starter" in ui.modelCombo.itemText(i))
     ui.modelCombo.setCurrentIndex(starter)
-    assert not ui.explainCombo.enabled and "Only classifiers can be explained" in ui.explainCombo.toolTip
+    assert not ui.explainCombo.enabled and "Only models of the detector “classifier”" in ui.explainCombo.toolTip
     assert not ui.explainLayerEdit.enabled
     ui.modelCombo.setCurrentIndex(1 - starter)
     assert ui.explainCombo.enabled and ui.explainCombo.currentText == "Occlusion"

@@ -18,7 +18,7 @@ from AnomalyDetectionLib.models.devices import choose_device
 from . import attribution_methods as methods
 from .contract import Batch, Detector
 from .covariates import encode
-from .explaining import METHODS, NEEDS_CAPTUM, OF_A_LAYER, Attribution, Explanation
+from .explaining import EXPLAINABLE, METHODS, NEEDS_CAPTUM, OF_A_LAYER, Attribution, Explanation
 from .layers import Layer, layer_named, layers_of
 from .prepare import neighbours_of
 from .raw import Ready
@@ -42,8 +42,8 @@ def check_explainable(detector: Detector, explanation: Explanation, name: str = 
     if not detector.explainable:
         kind = name or type(detector).__name__.lower()
         raise InputError(
-            f"the detector {kind!r} cannot be explained by {explanation.method!r}: only classifiers, which judge whole "
-            "images, can; a detector with a map shows in it where it finds something."
+            f"the detector {kind!r} cannot be explained by {explanation.method!r}: only {' and '.join(EXPLAINABLE)} "
+            "can; a detector with a map shows in it where it finds something."
         )
     if explanation.method in NEEDS_CAPTUM:
         methods.check_installed(explanation.method)

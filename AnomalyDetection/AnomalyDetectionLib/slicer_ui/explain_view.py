@@ -40,7 +40,11 @@ class ExplainView:
         self._layer.text = layer
         self._filling = False
         can = is_explainable(entry)
-        self._set(self._combo, can, _("Only classifiers can be explained; other models make a map of what they find."))
+        self._set(
+            self._combo,
+            can,
+            _("Only models of the detector “classifier” can be explained; one with a map shows in it what it finds."),
+        )
         of_a_layer = _("Only Grad-CAM and Grad-CAM++ look at one layer of the network.")
         self._set(self._layer, can and method in OF_A_LAYER, of_a_layer)
 
