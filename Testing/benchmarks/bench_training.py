@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("AnomalyDetection", "AnomalyTraining", "Testing")]
 
 if TYPE_CHECKING:
-    from AnomalyDetectionLib.scoring.contract import InputSpec
-    from AnomalyTrainingLib.training.data import PreparedCases
+    from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
+    from AnomalyTrainingLib.training.data import Batches, PreparedCases
 
 WARM_UP, SLICES = 4, 256
 QUIET = 0.1
@@ -66,7 +66,9 @@ def measure(recipe: str, steps: int, folder: Path) -> tuple[list, list, float]:
     config = read_config(recipe)
     spec = config.input.spec()
     settings = config.training.model_copy(update={"epochs": 1 + (WARM_UP + steps) * config.training.batch // SLICES})
-    training = TrainingSlices(prepared(spec, folder, SLICES), settings.augment, 0)
+    detector = build(config.detector, spec, config.options)
+    kept, kept_for_validation = prepared(spec, folder, SLICES), prepared(spec, folder, settings.batch)
+    training = taught(detector, TrainingSlices(kept, settings.augment, 0), kept)
     bare = Bare(build(config.detector, spec, config.options), training, settings)
     loop_times: list[tuple[float, float]] = []
     bare_times: list[tuple[float, float]] = []
@@ -90,9 +92,9 @@ def measure(recipe: str, steps: int, folder: Path) -> tuple[list, list, float]:
 
     begun, busy = clocks(), machine_seconds()
     fit_by_gradient(
-        build(config.detector, spec, config.options),
+        detector,
         training,
-        ValidationSlices(prepared(spec, folder, settings.batch)),
+        taught(detector, ValidationSlices(kept_for_validation), kept_for_validation),
         settings,
         folder / "run",
         device=torch.device("cpu"),
@@ -102,6 +104,19 @@ def measure(recipe: str, steps: int, folder: Path) -> tuple[list, list, float]:
     wall, own = since(begun)
     others = (machine_seconds() - busy - own) / (wall * (os.cpu_count() or 1))
     return loop_times, bare_times, max(0.0, others)
+
+
+def taught(detector: Detector, items: Batches, kept: PreparedCases) -> Batches:
+    """The items with what the detector learns from beside them."""
+    from AnomalyTrainingLib.training.labelled import WithLabels
+    from AnomalyTrainingLib.training.synthetic_data import WithSyntheticLesions
+
+    if detector.supervision == "labels":
+        case = SimpleNamespace(label=1, covariates={})
+        return WithLabels(items, kept, [case], detector.columns)  # type: ignore[list-item]
+    if detector.supervision == "synthetic":
+        return WithSyntheticLesions(items, 0, "train", detector.spec.neighbours)
+    return items
 
 
 class Bare:
