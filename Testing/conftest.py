@@ -11,6 +11,8 @@ from typing import TypeVar
 import pytest
 import real_data
 
+import harness  # noqa: F401  what Qt reads when it is imported is set before any test's own file imports it
+
 T = TypeVar("T")
 
 #: What may be skipped in CI (a pattern of the skip's reason) and why that is no hole in the suite.

@@ -27,10 +27,9 @@ def test_that_is_expected_to_fail():
 
 
 def run_suite(folder: Path, reason: str, ci: str) -> subprocess.CompletedProcess[str]:
-    for name in ("conftest.py", "real_data.py"):
-        shutil.copy2(CHECKOUT / "Testing" / name, folder / name)
+    shutil.copy2(CHECKOUT / "Testing" / "conftest.py", folder / "conftest.py")
     (folder / "test_suite.py").write_text(SUITE.replace("REASON", repr(reason)), encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n", encoding="utf-8")
+    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {CHECKOUT / 'Testing'}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
     environment = os.environ | {"CI": ci}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
