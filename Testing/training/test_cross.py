@@ -136,13 +136,14 @@ def learned(cases: tuple[Case, ...]) -> Fitted:
     return Fitted(Nearest(SPEC, bank), None, training_facts(cases))
 
 
+@pytest.mark.slow
 def test_out_of_fold_calibration_holds_on_new_normals_and_in_sample_calibration_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(calibrating, "load_case_volume", picture)
     nothing = lambda stage, fraction: None  # noqa: E731
     p_values: dict[str, list[float]] = {"out of fold": [], "in sample": []}
-    for turn in range(6):
+    for turn in range(16):
         cases = tuple(case_of(str(1000 * turn + n)) for n in range(30))
         config = config_of("cross", findings={"least_px": 1})
         roles = Roles.of(cohort_of(*cases), config)
@@ -159,8 +160,8 @@ def test_out_of_fold_calibration_holds_on_new_normals_and_in_sample_calibration_
             p_values[name] += [scorer.score(picture(case_of(str(1000 * turn + 500 + n)))).p_value for n in range(40)]
     for nominal in (0.1, 0.15, 0.2):
         realised = {name: float(np.mean(np.array(values) <= nominal)) for name, values in p_values.items()}
-        # Over 24 such turns 0.6 of nominal, on the safe side: the detectors of the folds have seen fewer normals.
-        assert 0.15 * nominal <= realised["out of fold"] <= 1.7 * nominal, (nominal, realised)
+        # Somewhat below nominal, on the safe side: the detectors of the folds have seen fewer normals.
+        assert 0.4 * nominal <= realised["out of fold"] <= 1.7 * nominal, (nominal, realised)
         assert realised["in sample"] > 0.9, "what a detector has learned by heart says nothing of new normals"
 
 
