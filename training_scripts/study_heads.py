@@ -1,12 +1,12 @@
-"""Rank the autoencoders, the denoising one among them, `zscore` and the baselines on phantoms of twelve anatomies.
+"""Rank the detectors of brain MRI and the baselines on phantoms of twelve anatomies.
 
     python3 training_scripts/study_heads.py LABEL_MAPS --plaque-shapes MASKS --out DIR [--page PAGE.md] [--only zscore]
 
 LABEL_MAPS holds label maps head_01 ... head_12 with FreeSurfer's values, such as SynthSeg's training maps; MASKS holds
 lesion masks in MNI space.  Learned models train on head_01 ... head_06, stop by head_07, are calibrated on head_08 and
-head_09 and judged on head_10 ... head_12; `zscore` and the baselines are also judged on every anatomy out of fold
-(four folds of three), and `zscore` on normals spoilt by artefacts.  Every step is a call of the command line, and one
-that has ended is not done again.
+head_09 and judged on head_10 ... head_12, and `zscore` on normals spoilt by artefacts.  Every step is a call of the
+command line, and one that has ended is not done again.  `study_heads_folds.py` goes on from here: every anatomy out of
+fold.
 """
 
 from __future__ import annotations
@@ -58,6 +58,14 @@ VARIANTS = {
         "brain_fusion",
         (),
     ),
+    "synthlesion": Variant("synthlesion", ("baselines=none",), "brain_synthlesion", ()),
+    "features": Variant("features", ("baselines=none",), "brain_features", ()),
+    "feature-autoencoder": Variant(
+        "feature autoencoder",
+        ("baselines=none", "input.spacing=[2.0,2.0,4.0]", "training.epochs=15"),
+        "brain_feature_autoencoder",
+        (),
+    ),
     "unet": Variant("unet (ceiling)", ("baselines=none", "training.epochs=6"), "unet_brain", ()),
 }
 """What is trained, by name; {models} stands for the folder of the bundles."""
@@ -79,10 +87,15 @@ class Training:
         return f"{VARIANTS[self.variant].title}-s{self.seed}"
 
 
+ONCE = ("ssim", "spatial", "vae", "denoising", "synthlesion", "features", "feature-autoencoder", "fusion", "unet")
 TRAININGS = (
     *(Training("mse", seed) for seed in (0, 1, 2)),
-    *(Training(variant, 0) for variant in ("ssim", "spatial", "vae", "denoising", "restore", "fusion", "unet")),
+    *(Training("restore", seed) for seed in (0, 1, 2)),
+    *(Training(variant, 0) for variant in ONCE),
 )
+REPEATED = {"mse": "Autoencoder (MSE)", "restore": "`restore`"}
+"""Variants trained from several seeds: the paper's, and the default."""
+
 STATISTICS, PLAIN = "zscore", "voxel_intensity"
 
 
@@ -102,16 +115,13 @@ def main() -> int:
         choices=("quick", "full"),
         help="what `zscore` is put to (default: full)",
     )
-    parser.add_argument(
-        "--no-folds", action="store_true", help="leave out the folds of `zscore`, which take half an hour"
-    )
     parser.add_argument("--page", type=Path, help="Markdown page to write the tables to")
     arguments = parser.parse_args()
     _environment.run_inside(("train", "demo"))
     out = arguments.out / arguments.contrast
     trainings = () if arguments.only else TRAININGS
     study(arguments, trainings, out)
-    text = page(out, arguments.contrast, trainings, folds=not arguments.no_folds)
+    text = page(out, arguments.contrast, trainings)
     print(text)
     if arguments.page:
         arguments.page.write_text(text, encoding="utf-8")
@@ -130,9 +140,6 @@ def study(arguments: argparse.Namespace, trainings: Sequence[Training], out: Pat
         train_and_judge(training, cohort, out)
     once(out / "models" / STATISTICS, out / "runs" / STATISTICS, "train", "zscore_brain", "--cohort", cohort)
     judge_heads(out / "models" / STATISTICS, cohort, out / "judged" / STATISTICS, "--artefacts", arguments.artefacts)
-    if not arguments.no_folds:
-        folds = ("--folds", 4, "--group", "anatomy", "--cohort", cohort, "--out", out / "folds", "--resume")
-        anomaly("crossval", "zscore_brain", *folds)
     judged = [out / "judged" / name for name in (*(t.name for t in trainings), STATISTICS)]
     if len(judged) > 1 and not (out / "compared" / "comparison.json").exists():
         anomaly("compare", *judged, "--out", out / "compared")
@@ -181,10 +188,7 @@ Intervals (95 %) draw whole anatomies: with three of them they are coarse, and n
 
 This page is written by `training_scripts/study_heads.py`."""
 
-OUT_OF_FOLD_ELSEWHERE = [
-    "`zscore` and the baselines with every anatomy out of fold: [there](heads_out_of_fold.md).",
-    "",
-]
+OUT_OF_FOLD_ELSEWHERE = ["Every anatomy out of fold: [heads_out_of_fold.md](heads_out_of_fold.md).", ""]
 
 COLUMNS = (
     ("volume AUROC", "volume", "auroc"),
@@ -199,7 +203,7 @@ COLUMNS = (
 HEADINGS = [heading for heading, _, _ in COLUMNS]
 
 
-def page(out: Path, contrast: str, trainings: Sequence[Training], folds: bool = True) -> str:
+def page(out: Path, contrast: str, trainings: Sequence[Training]) -> str:
     """The study's tables in Markdown."""
     judged = {t: metrics_of(out / "judged" / t.name) for t in trainings}
     zscore = metrics_of(out / "judged" / STATISTICS)
@@ -218,8 +222,8 @@ def page(out: Path, contrast: str, trainings: Sequence[Training], folds: bool = 
         *table(["method", *HEADINGS], held_out),
         "",
         *by_kind(judged, zscore, kinds_of(out / "cohort.csv")),
-        *over_seeds([model_of(found) for training, found in judged.items() if training.variant == "mse"]),
-        *(out_of_fold(metrics_of(out / "folds")) if folds else OUT_OF_FOLD_ELSEWHERE),
+        *over_seeds(judged),
+        *OUT_OF_FOLD_ELSEWHERE,
         *artefacts(zscore),
     ]
     return "\n".join(lines)
@@ -265,21 +269,6 @@ def mean_of(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def out_of_fold(folds: dict) -> list[str]:
-    """The section on `zscore` and the baselines with every anatomy held out once."""
-    return [
-        f"## Every anatomy out of fold (4 × 3): {counts(folds)}",
-        "",
-        *table(["method", *HEADINGS], [row(name, method) for name, method in folds["methods"].items()]),
-        "",
-        "By voxel average precision, best first: " + ", ".join(by_precision(folds)) + ".",
-        "",
-        "Calibration of `zscore`: " + folds["calibration"]["sentence"] + " Normals of few anatomies resemble each other"
-        " more than those of another person do: calibration normals must be of many people.",
-        "",
-    ]
-
-
 def artefacts(metrics: dict) -> list[str]:
     """What artefacts do to `zscore` on the held-out normals: false findings by severity, and how many it gives away."""
     rows = [row for row in metrics["artefacts"] if row["method"] == STATISTICS]
@@ -308,12 +297,6 @@ def spoilt_figure(found: dict | None) -> str:
     return f"{found['false_findings_per_case']:.2f} ({100 * found['share_poor_quality']:.0f} %)"
 
 
-def by_precision(metrics: dict) -> list[str]:
-    """Names of the methods with a map, the best first."""
-    found = {name: method["voxel"]["average_precision"]["value"] for name, method in metrics["methods"].items()}
-    return sorted((name for name, value in found.items() if value is not None), key=lambda name: -found[name])
-
-
 def model_name(metrics: dict) -> str:
     return next(name for name, method in metrics["methods"].items() if method["kind"] == "model")
 
@@ -331,18 +314,21 @@ def row(name: str, method: dict) -> list[str]:
     return [name, *(figure(method[level][metric]) for _, level, metric in COLUMNS)]
 
 
-def over_seeds(methods: Sequence[dict]) -> list[str]:
-    """The paragraph on one variant trained from several seeds; nothing where none was trained."""
+def over_seeds(judged: Mapping[Training, dict]) -> list[str]:
+    """A paragraph on each variant trained from several seeds."""
     import numpy as np
 
-    if not methods:
-        return []
-    parts = []
-    for heading, level, metric in COLUMNS:
-        values = [method[level][metric]["value"] for method in methods]
-        if None not in values:
-            parts.append(f"{heading} {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}")
-    return [f"Autoencoder (MSE) over {len(methods)} seeds, mean ± SD: {', '.join(parts)}.", ""]
+    lines = []
+    for variant, title in REPEATED.items():
+        methods = [model_of(found) for training, found in judged.items() if training.variant == variant]
+        parts = []
+        for heading, level, metric in COLUMNS:
+            values = [method[level][metric]["value"] for method in methods]
+            if len(values) > 1 and None not in values:
+                parts.append(f"{heading} {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}")
+        if parts:
+            lines += [f"{title} over {len(methods)} seeds, mean ± SD: {', '.join(parts)}.", ""]
+    return lines
 
 
 if __name__ == "__main__":

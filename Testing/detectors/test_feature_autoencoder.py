@@ -146,8 +146,12 @@ def test_a_trained_model_finds_a_lesion_and_is_exported_as_it_is_without_the_pac
     assert rarity[truth & scored].mean() > rarity[scored & ~truth].mean() + 0.2
 
 
-def test_the_recipe_for_chest_radiographs_is_read_and_fits_its_frame() -> None:
-    config = read_config("chest_feature_autoencoder")
-    detector = build(config.detector, config.input.spec(), config.options)
-    assert isinstance(detector, FeatureAutoencoder)
-    assert detector.maps.grid(256, 256) == (32, 32) and config.training.learning_rate == 2e-4
+@pytest.mark.parametrize(
+    ("recipe", "grid"), [("chest_feature_autoencoder", (32, 32)), ("brain_feature_autoencoder", (28, 24))]
+)
+def test_the_recipes_are_read_and_fit_their_images(recipe: str, grid: tuple[int, int]) -> None:
+    config = read_config(recipe)
+    spec = config.input.spec()
+    detector = build(config.detector, spec, config.options)
+    assert isinstance(detector, FeatureAutoencoder) and spec.size is not None
+    assert detector.maps.grid(*spec.size) == grid and config.training.learning_rate == 2e-4

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import study_calibration as study
 import study_heads
+import study_heads_folds
 
 from AnomalyTrainingLib.evaluation.calibration_check import check_calibration
 
@@ -84,3 +85,34 @@ def test_the_page_of_the_heads_study_has_the_artefacts_by_severity() -> None:
         "| blur | 0.50 (10 %) | 1.25 (10 %) |",
         "| metal | – | 2.00 (10 %) |",
     ]
+
+
+def compared(name: str, other: str, value: float, low: float, high: float) -> dict:
+    difference = {"value": value, "low": low, "high": high}
+    return {
+        "model": name,
+        "other": other,
+        "baseline": other,
+        "level": "voxel",
+        "metric": "dice",
+        "difference": difference,
+    }
+
+
+def test_the_page_of_the_folds_says_of_each_model_how_far_it_is_above_the_others() -> None:
+    def of(name: str, *comparisons: dict) -> dict:
+        return {"methods": {f"heads-{name}": {"kind": "model"}}, "comparisons": list(comparisons)}
+
+    judged = {
+        "zscore": of("zscore", compared("heads-zscore", "voxel_intensity", -0.1, -0.2, 0.05)),
+        "denoising": of("denoising", compared("heads-denoising", "voxel_intensity", 0.3, 0.2, 0.4)),
+    }
+    between = [compared("heads-zscore", "heads-denoising", -0.4, -0.5, -0.25)]
+    lines = study_heads_folds.differences(judged, between)
+    dice = study_heads_folds.HEADINGS.index("Dice")
+    rows = [line.split(" | ") for line in lines if "−" in line]
+    found = {cells[0]: cells[1 + dice] for cells in rows}
+    assert found["| zscore − voxel_intensity"] == "-0.10 (-0.20 to 0.05)"
+    assert found["| denoising − voxel_intensity"] == "0.30 (0.20 to 0.40)"
+    assert found["| denoising − zscore"] == "0.40 (0.25 to 0.50)"
+    assert not any("zscore − zscore" in line for line in lines)
