@@ -350,6 +350,14 @@ def test_what_a_killed_installation_left_is_neither_listed_nor_kept(catalogue: C
     assert not left.exists()
 
 
+def test_what_another_slicer_is_clearing_away_does_not_keep_a_model_from_being_installed(
+    catalogue: Catalogue, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = catalogue.user / ".installing-0123"
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [gone])  # listed, and away before it is looked at
+    assert catalogue.install(other).folder.is_dir()
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"schema": "other", "models": []}', '{"schema": "slicer-anomaly/catalogue/1"}']
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from benchmarks.bench_open import openings
-from PySide6 import QtCore, QtGui
+from PySide6 import QtCore, QtGui, QtWidgets
 
 from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
 from AnomalyDetectionLib.scoring.result import ScoreResult
@@ -177,6 +177,21 @@ def test_what_a_model_says_of_itself_is_shown_as_it_stands_and_never_as_markup(p
     assert tip.startswith(f"Brain {picture_of}") and "\n<b>best</b>" in tip and picture_of in note
     for label in (panel.ui.modelNoteLabel, panel.ui.stageLabel):
         assert label.textFormat == QtCore.Qt.TextFormat.PlainText, label.objectName
+
+
+def test_the_card_of_a_model_fetches_no_pictures(panel: Any, model_zip: Path, tmp_path: Path) -> None:
+    panel.models.install(str(model_zip))
+    entry = panel.models.current()
+    address = (tmp_path / "picture.png").as_uri()
+    card = entry.folder / "docs" / "README.md"
+    card.write_text(f"# Card\n![one]({address})\n![two][far]\n<img src='{address}'>\n\n[far]: {address}\n", "utf-8")
+    click(panel.ui.modelCardButton)
+    (dialog,) = (widget for widget in QtWidgets.QApplication.topLevelWidgets() if widget.windowTitle == entry.title)
+    (shown,) = dialog.findChildren(QtWidgets.QTextBrowser)
+    html, plain, follows = shown.toHtml(), shown.toPlainText(), shown.openLinks
+    dialog.close()
+    click(panel.ui.removeModelButton)
+    assert "<img" not in html and "one" in plain and "two" in plain and "<img src" in plain and not follows
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ archive can neither write elsewhere nor fill the disk.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import stat
@@ -198,5 +199,6 @@ def _copy(source: Path, name: str, opened: Callable[[str], IO[bytes]], folder: P
 def _clear_stale(user: Path) -> None:
     """Remove what an installation that was killed left behind."""
     for folder in user.glob(f"{_PARTIAL}*"):
-        if time.time() - folder.stat().st_mtime > _STALE_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another Slicer may be removing it too
+            if time.time() - folder.stat().st_mtime > _STALE_S:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -21,6 +21,15 @@ POPUP_WIDTH = 380
 """Of the opened list: the panel is too narrow for what there is to say of a model."""
 
 
+def without_pictures(card: str) -> str:
+    """Markdown of someone else's whose pictures are words, and whose HTML is text.
+
+    Qt fetches a picture from wherever its address points: a file of this machine, or one of another that is told who
+    is asking.
+    """
+    return card.replace("![", "[").replace("<", "&lt;")
+
+
 class ModelView:
     """A list of the catalogue's models; those that cannot be used are greyed out and say why.
 
@@ -138,7 +147,8 @@ class ModelView:
         dialog.setWindowTitle(entry.title)
         dialog.resize(560, 620)
         text = qt.QTextBrowser(dialog)
-        text.setMarkdown(self.card(entry))
+        text.setOpenLinks(False)
+        text.setMarkdown(without_pictures(self.card(entry)))
         layout = qt.QVBoxLayout(dialog)
         layout.addWidget(text)
         dialog.setAttribute(qt.Qt.WA_DeleteOnClose)
