@@ -58,6 +58,14 @@ def test_p_values_must_hold_on_the_same_scanner_and_must_not_on_another(
     assert study.share(realised) in text and text.count("204 | 120") == 3 * len(study.SEEDS)
 
 
+def test_a_model_that_is_checked_in_brief_answers_for_the_scanner_it_was_calibrated_on() -> None:
+    assert study.as_it_should([{"same": EXACT}]) and not study.as_it_should([{"same": SMALL}])
+    text = study.page({"one": [{"same": EXACT}], "two": [{"same": SMALL}]}, "flair")
+    assert "On the scanner it was calibrated on the p-values hold (9.8 %).\n" in text
+    assert "On the scanner it was calibrated on the p-values do not hold (31.4 %).\n" in text
+    assert text.count("204 | 120") == 2
+
+
 def test_one_seed_that_the_check_refutes_is_not_mended_by_another() -> None:
     found = [{"same": same, "shifted": SMALL, "others": SMALL} for same in (SMALL, LARGE)]
     assert study.mean_rate(found, "same") == pytest.approx(0.16, abs=0.01)
