@@ -115,7 +115,7 @@ def taught(detector: Detector, items: Batches, kept: PreparedCases) -> Batches:
         case = SimpleNamespace(label=1, covariates={})
         return WithLabels(items, kept, [case], detector.columns)  # type: ignore[list-item]
     if detector.supervision == "synthetic":
-        return WithSyntheticLesions(items, 0, "train", detector.spec.neighbours)
+        return WithSyntheticLesions(items, 0, "train", detector.spec.neighbours, detector.context_images)
     return items
 
 

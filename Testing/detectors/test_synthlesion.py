@@ -134,12 +134,26 @@ def test_a_crop_comes_with_its_part_of_what_is_known_of_the_whole_head(cohort: P
     z, y, x = np.argwhere((windows == plain.image[0, 0].numpy()).all(axis=(3, 4, 5)))[0]
     known = np.array(prepared.kept[0].context[0, :, z : z + 8, y : y + 8, x : x + 8], dtype=np.float32)
     assert np.array_equal(plain.context[0].numpy(), known)
+
+
+def test_lesions_of_the_other_side_are_shown_beside_every_other_crop_and_are_not_to_be_found(
+    cohort: Path, tmp_path: Path
+) -> None:
+    detector, keys = built(), [(0, n) for n in range(8)]
+    prepared = PreparedCases(read_manifest(cohort).cases[:2], SPEC, None, tmp_path, context=context_of(detector))
     patches = Patches(prepared, (16, 16, 16), 4, 0, AugmentSection(rotate_degrees=20))
-    altered = on_device(WithSyntheticLesions(patches, 0, "train").__getitems__([(0, n) for n in range(8)]))
-    moved = patches.__getitems__([(0, n) for n in range(8)])
+    lesions = WithSyntheticLesions(patches, 0, "train", context_images=detector.context_images)
+    altered, moved, without = (
+        on_device(items.__getitems__(keys)) for items in (lesions, patches, WithSyntheticLesions(patches, 0, "train"))
+    )
     assert altered.context is not None and moved.context is not None and altered.mask is not None
-    assert torch.equal(altered.context, moved.context), "the other side is known as it was before the lesion"
     assert altered.mask.any() and not torch.equal(altered.image, moved.image)
+    assert without.mask is not None and torch.equal(altered.image, without.image)
+    assert torch.equal(altered.mask, without.mask), "what is to be found is in the image alone"
+    turn = torch.tensor([seed % 2 == 0 for seed in lesions.__getitems__(keys).seeds])
+    differs = (altered.context != moved.context).flatten(2).any(dim=2)
+    assert 0 < turn.sum() < 8 and differs[turn, 0].any() and not differs[~turn].any()
+    assert not differs[:, 1:].any(), "places stay"
     assert torch.isfinite(detector.loss(altered))
 
 

@@ -92,8 +92,9 @@ def fit_gradient(
         learnt_from = WithLabels(learnt_from, kept, training, detector.columns)
         judged_by = WithLabels(judged_by, kept_for_validation, validation, detector.columns)
     if detector.supervision == "synthetic":
-        learnt_from = WithSyntheticLesions(learnt_from, seed, "train", spec.neighbours)
-        judged_by = WithSyntheticLesions(judged_by, 0, "choose", spec.neighbours)  # the same for every run
+        shown = (spec.neighbours, detector.context_images)
+        learnt_from = WithSyntheticLesions(learnt_from, seed, "train", *shown)
+        judged_by = WithSyntheticLesions(judged_by, 0, "choose", *shown)  # the same for every run
     device_used = choose_device(device, 0).device
     if config.training.probe_epochs and not (folder / LAST).exists():
         unchanged = WithLabels(batches(spec, kept, kept, config.training, seed)[1], kept, training, detector.columns)

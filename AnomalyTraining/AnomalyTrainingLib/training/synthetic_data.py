@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import torch
 
 from AnomalyDetectionLib.scoring.contract import Batch
 from AnomalyTrainingLib.synthesis.synthetic import Family, put_in
@@ -21,16 +23,32 @@ class Unaltered(Batch):
     ----------
     seeds, family, slices
         As `synthesis.synthetic.put_in` takes them.
+    context_images
+        As `Detector.context_images`.
     """
 
     seeds: tuple[int, ...] = ()
     family: Family = "train"
     slices: int = 1
+    context_images: int = 0
 
     def altered(self) -> Batch:
-        """The batch with its lesions, made on the device where it is."""
+        """The batch with its lesions, made on the device where it is.
+
+        In the context of every other item, by its seed, there are lesions too: in a patient the lesion is on the other
+        side as seen from the healthy one, which must not be found for that.
+        """
         plain = Batch(**{field.name: getattr(self, field.name) for field in fields(Batch)})
-        return put_in(plain, self.seeds, self.family, self.slices)
+        altered = put_in(plain, self.seeds, self.family, self.slices)
+        if not self.context_images or plain.context is None:
+            return altered
+        known, rest = plain.context.tensor_split([self.context_images], dim=1)
+        others = put_in(
+            replace(plain, image=known, context=None), [seed_of("context", s) for s in self.seeds], self.family
+        )
+        turn = torch.tensor([seed % 2 == 0 for seed in self.seeds], device=known.device)
+        known = torch.where(turn.view(-1, *[1] * (known.dim() - 1)), others.image, known)
+        return replace(altered, context=torch.cat([known, rest], dim=1))
 
 
 class WithSyntheticLesions(Batches):
@@ -43,11 +61,15 @@ class WithSyntheticLesions(Batches):
     ----------
     neighbours
         `InputSpec.neighbours` of the normals.
+    context_images
+        As `Detector.context_images`.
     """
 
-    def __init__(self, normals: Batches, seed: int, family: Family, neighbours: int = 0) -> None:
+    def __init__(
+        self, normals: Batches, seed: int, family: Family, neighbours: int = 0, context_images: int = 0
+    ) -> None:
         self._normals, self._seed, self._family = normals, seed, family
-        self._slices = 2 * neighbours + 1
+        self._slices, self._context_images = 2 * neighbours + 1, context_images
 
     def __len__(self) -> int:
         return len(self._normals)
@@ -57,7 +79,8 @@ class WithSyntheticLesions(Batches):
         plain = self._normals.__getitems__(keys)
         seeds = tuple(seed_of("lesions", self._family, self._seed, key) for key in keys)
         parts = {field.name: getattr(plain, field.name) for field in fields(Batch)}
-        return Unaltered(**parts, seeds=seeds, family=self._family, slices=self._slices)
+        told: dict[str, Any] = {"slices": self._slices, "context_images": self._context_images}
+        return Unaltered(**parts, seeds=seeds, family=self._family, **told)
 
 
 def on_device(batch: Batch) -> Batch:
