@@ -103,6 +103,7 @@ def test_odd_grids_and_neighbouring_slices_are_rebuilt_place_for_place() -> None
         ({"widths": []}, "1 to 8 whole numbers"),
         ({"widths": [8] * 5}, "fewer than 32 places"),
         ({"stride": 8}, "fewer than 5 places"),
+        ({"widths": [8] * 4}, "leaves one place behind 4 levels"),
         ({"dropout": 1.0}, "dropout 1.0"),
         ({"levels": [3, 2]}, "ascending"),
         ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
@@ -116,6 +117,12 @@ def test_settings_that_make_no_network_are_refused(options: dict[str, Any], comp
         build("feature_autoencoder", SPEC, SMALL | options)
     with pytest.raises(InputError, match=r"slices \(or 2\.5d\) with `size"):
         build("feature_autoencoder", InputSpec("volume", ("MR",), "mr-robust"), SMALL)
+
+
+def test_nobody_is_advised_to_train_the_backbone_where_that_is_refused() -> None:
+    with pytest.raises(InputError) as missing:
+        build("feature_autoencoder", SPEC, SMALL | {"backbone": "resnet18"})
+    assert "weights: self" not in str(missing.value)
 
 
 @pytest.mark.slow

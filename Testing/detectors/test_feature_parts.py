@@ -36,6 +36,13 @@ def test_an_image_that_was_moved_is_laid_back_whatever_its_brightness() -> None:
     assert (image - there_and_back)[..., 12:-12, 12:-12].abs().mean() < 0.2 * before
 
 
+@pytest.mark.parametrize("size", [(300, 200), (224, 192), (384, 320), (200, 300)])
+def test_images_of_any_shape_are_aligned_with_their_mean(size: tuple[int, int]) -> None:
+    images = torch.cat([F.interpolate(picture(seed), size, mode="bilinear") for seed in range(3)])
+    found = alignment.align(images, alignment.mean_image(images))
+    assert found.shape == (3, 2, 3) and found.isfinite().all()
+
+
 def test_an_image_that_cannot_be_aligned_keeps_its_frame() -> None:
     empty = torch.zeros(1, 1, 64, 64)
     assert torch.equal(alignment.align(empty, picture(0)[0, 0]), torch.eye(2, 3)[None])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from AnomalyDetectionLib.detectors.features import Features
+from AnomalyDetectionLib.detectors.features import Features, _mean_and_spread
 from AnomalyDetectionLib.detectors.networks.backbones import weights
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.volume import Volume
@@ -94,6 +94,57 @@ def test_standardised_distances_of_new_normals_are_about_zero_with_deviation_one
     assert abs(float(found.mean())) < 0.3 and 0.6 < float(found.std()) < 1.4
 
 
+def test_distances_are_from_other_patients_however_alike_one_patients_images_are() -> None:
+    detector = build("features", FRAME, SMALL)
+    assert isinstance(detector, Features)
+    for seed in range(20):
+        batch = case(seed)
+        batch.patient = torch.tensor([seed])
+        again = Batch((batch.image + 0.002).clamp(0, 1) * batch.foreground, batch.foreground, patient=batch.patient)
+        detector.absorb(batch)
+        detector.absorb(again)
+    detector.finish()
+    found = torch.stack([scores(detector, case(seed))[..., 8:-8, 12:-8] for seed in range(200, 220)])
+    assert abs(float(found.mean())) < 0.5 and 0.5 < float(found.std()) < 1.6
+    too_few = build("features", FRAME, SMALL)
+    for seed in range(6):
+        batch = case(seed)
+        batch.patient = torch.tensor([seed // 2])
+        too_few.absorb(batch)
+    with pytest.raises(InputError, match="3 normal patients are too few for 3 nearest neighbours"):
+        too_few.finish()
+
+
+def test_a_place_that_few_normals_reach_has_the_spread_of_others() -> None:
+    distances = 1 + 0.2 * torch.randn(9, 40, generator=torch.Generator().manual_seed(0))
+    counted = torch.ones(9, 40, dtype=torch.bool)
+    counted[0, 1:], counted[1] = False, False
+    distances[2] *= 3
+    mean, spread = _mean_and_spread(distances, counted)
+    own = [float(distances[0, 0]), float(mean[[0, *range(2, 9)]].mean()), float(distances[2].mean())]
+    assert mean[:3].tolist() == pytest.approx(own, rel=1e-5)
+    assert (spread / mean).tolist() == pytest.approx([0.2] * 9, abs=0.06)
+
+
+def test_scores_do_not_fade_where_ordinary_distances_meet_places_that_no_normal_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    detector = build("features", FRAME, SMALL | {"standardise": False})
+    assert isinstance(detector, Features)
+    for seed in range(8):
+        batch = case(seed)
+        batch.foreground[..., :24] = False
+        detector.absorb(batch)
+    detector.finish()
+    assert not detector.filled.all()
+    monkeypatch.setattr(Features, "_distances", lambda self, queries: torch.ones(queries.shape[:2]))
+    batch = case(50)
+    batch.foreground[:] = True
+    found = detector.score(batch)
+    assert found.map is not None and found.scored is not None and not found.scored.all()
+    assert found.map[found.scored].tolist() == pytest.approx([1.0] * int(found.scored.sum()), abs=1e-5)
+
+
 def test_the_bank_is_bounded_whatever_the_number_of_slices() -> None:
     detector = fitted(SLICES, count=10, slices=9, bank=640, slices_per_case=4)
     assert detector.bank.shape == (64, 10, 48) and detector.bank.dtype == torch.float16
@@ -149,6 +200,12 @@ def test_a_bundle_scores_as_the_detector_that_was_written(tmp_path: Path) -> Non
         (FRAME, {"backbones": ["efficientnet-lite0"] * 2}, "different names"),
         (FRAME, {"backbones": ["efficientnet-lite0", "resnet18"], "weights": "self"}, "for one backbone"),
         (FRAME, {"backbones": ["resnet18"]}, "allow it with `weights: self`"),
+        (FRAME, {"backbones": ["resnet18"], "weights": "self", "pretraining_steps": 0}, "pretraining_steps is 0"),
+        (
+            InputSpec("slices", (), "radiograph"),
+            {"backbones": ["resnet18"], "weights": "self", "reach": -1},
+            "of one `size",
+        ),
         (FRAME, {"weights": "absent.pth"}, "no such weights file"),
     ],
 )
@@ -158,7 +215,7 @@ def test_settings_that_do_not_go_together_are_refused(spec: InputSpec, options: 
 
 
 def test_too_few_normals_are_refused() -> None:
-    with pytest.raises(InputError, match="3 normals are too few for 3 nearest neighbours"):
+    with pytest.raises(InputError, match="3 normal patients are too few for 3 nearest neighbours"):
         fitted(count=3)
 
 

@@ -68,6 +68,8 @@ def test_zscore_and_nearest_neighbours_are_fitted_with_a_warning_and_a_fusion_is
         assert "fitted to only 5 normals, fewer than 20: what it finds rare" in (said(5, 2, **settings) or "")
         assert said(20, 2, **settings) is None
     assert said(5, 2, detector="fusion") is None
+    with pytest.raises(InputError, match="features would be fitted to only 5 normals"):
+        said(5, 2, detector="features", options={"weights": "self"})
 
 
 def test_a_network_is_refused_before_an_image_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

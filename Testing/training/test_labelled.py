@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.detectors.networks.backbones.catalogue import make_backbone
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.models.bundle import load_bundle
-from AnomalyDetectionLib.scoring.contract import InputSpec
+from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
 from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyTrainingLib.cohorts.checks import check_cohort
@@ -279,6 +280,29 @@ def test_probing_fits_the_new_layers_alone_to_features_made_once(manifest: Path,
     assert float(detector.eval().loss(batch).detach()) < loss - 0.01
     changed = [name for name, value in detector.state_dict().items() if not torch.equal(value, before[name])]
     assert changed and all(name.startswith("head.") for name in changed)
+
+
+def test_probing_holds_no_more_images_than_a_batch_or_two(
+    manifest: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = read_manifest(manifest).of(split="train").cases
+    prepared = PreparedCases(cases, SPEC, None, tmp_path)
+    items = WithLabels(ValidationSlices(prepared), prepared, cases, ())
+    shown: list[weakref.ref] = []
+    held: list[int] = []
+    made = items.__getitems__
+
+    def watched(keys: Any) -> Batch:
+        held.append(sum(image() is not None for image in shown))
+        batch = made(keys)
+        shown.append(weakref.ref(batch.image))
+        return batch
+
+    monkeypatch.setattr(items, "__getitems__", watched)
+    detector = build("classifier", SPEC, {"network": "resnet18", "weights": str(weights)})
+    settings = TrainingSection(probe_epochs=1, batch=2)
+    probe(detector, items, items, settings, device=torch.device("cpu"), seed=0, progress=lambda stage, part: None)
+    assert len(shown) == 18 and max(held) <= 2
 
 
 def test_layers_that_probing_has_fitted_are_not_said_to_have_learnt_nothing(

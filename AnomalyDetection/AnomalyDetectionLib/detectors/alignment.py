@@ -42,10 +42,10 @@ def align(image: Tensor, reference: Tensor) -> Tensor:
     identity = torch.eye(2, 3, device=image.device).expand(image.shape[0], 2, 3)
     found = identity
     for size in SIZES:
-        small, target = _standard(_small(image, size)), _standard(_small(reference[None, None], size))
+        small, target = _both(image, reference, size)
         for _ in range(STEPS):
             found = _step(small, target, found, identity)
-    small, target = _standard(_small(image, SIZES[-1])), _standard(_small(reference[None, None], SIZES[-1]))
+    small, target = _both(image, reference, SIZES[-1])
     change = (found - identity).abs()
     believed = (change[:, :, :2].amax(dim=(1, 2)) <= MOST_CHANGE) & (change[:, :, 2].amax(dim=1) <= MOST_SHIFT)
     better = _difference(small, target, found) < _difference(small, target, identity)
@@ -73,12 +73,22 @@ def inverse(transform: Tensor) -> Tensor:
     return torch.cat([linear, -linear @ transform[:, :, 2:]], dim=2)
 
 
+def _both(image: Tensor, reference: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Images and reference at one small size: the reference is small already, and its sides are rounded."""
+    small = _small(image, longest)
+    target = _resized(reference[None, None], list(small.shape[2:]))
+    return _standard(small), _standard(target)
+
+
 def _small(image: Tensor, longest: int) -> Tensor:
     height, width = image.shape[2:]
     scale = longest / max(height, width)
-    if scale >= 1:
+    return image if scale >= 1 else _resized(image, [max(8, round(height * scale)), max(8, round(width * scale))])
+
+
+def _resized(image: Tensor, size: list[int]) -> Tensor:
+    if list(image.shape[2:]) == size:
         return image
-    size = [max(8, round(height * scale)), max(8, round(width * scale))]
     return F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
 
 

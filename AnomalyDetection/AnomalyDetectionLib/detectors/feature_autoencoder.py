@@ -194,6 +194,12 @@ def _check(
             f"feature_autoencoder: size {list(spec.size)} at a stride of {stride} leaves fewer than {least} places "
             f"along a side, which {len(widths)} levels and the window of structural similarity need."
         )
+    if all(-(-n // stride) == 2 ** len(widths) for n in spec.size):
+        raise InputError(
+            f"feature_autoencoder: size {list(spec.size)} at a stride of {stride} leaves one place behind "
+            f"{len(widths)} levels, which a batch of one image cannot be normalised by; take fewer widths, or a larger "
+            "size."
+        )
     if not 0 <= dropout < 1:
         raise InputError(f"feature_autoencoder: dropout {dropout} must lie in 0 <= dropout < 1.")
     if weights == SELF:

@@ -41,6 +41,8 @@ class FeatureMaps(nn.Module):
         See `weights_of`.
     seed
         Of random weights.
+    may_be_trained
+        Whether whoever misses weights can have one backbone trained on the normals, and is to be told so.
 
     Raises
     ------
@@ -57,6 +59,7 @@ class FeatureMaps(nn.Module):
         weights: str,
         sha256: str | None,
         seed: int = 0,
+        may_be_trained: bool = False,
     ) -> None:
         super().__init__()
         if not backbones or len(set(backbones)) != len(backbones):
@@ -66,7 +69,8 @@ class FeatureMaps(nn.Module):
         self.levels, self.stride = tuple(levels), stride
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            found = [weights_of(name, channels, weights, sha256) for name in backbones]
+            trained = may_be_trained and len(backbones) == 1
+            found = [weights_of(name, channels, weights, sha256, trained) for name in backbones]
         self.provenance = [provenance for _, provenance in found]
         self.networks = nn.ModuleList(network for network, _ in found)
         self.groups: list[int] = []
@@ -118,7 +122,9 @@ def _onto(features: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(features, size, mode="bilinear", align_corners=False)
 
 
-def weights_of(name: str, channels: int, weights: str, sha256: str | None) -> tuple[Backbone, Provenance]:
+def weights_of(
+    name: str, channels: int, weights: str, sha256: str | None, may_be_trained: bool
+) -> tuple[Backbone, Provenance]:
     """A backbone and where its weights come from.
 
     Parameters
@@ -144,6 +150,8 @@ def weights_of(name: str, channels: int, weights: str, sha256: str | None) -> tu
     try:
         return pretrained(name, in_channels=channels, path=path, sha256=sha256)
     except InputError as error:
+        if not may_be_trained:
+            raise
         raise InputError(
             f"{error} To train the features on the normals themselves instead, allow it with `weights: self`."
         ) from error

@@ -35,7 +35,9 @@ SLICES_AT_ONCE = 16
 ALBUM_BYTES = 150_000_000
 """For the normals' images that are kept to find the mean image, or to train a backbone on."""
 LEAVE_ONE_OUT = 256
-"""Vectors of a place whose distances from the other normals' say what is usual there."""
+"""Vectors of a place whose distances from the other patients' say what is usual there."""
+BELIEF = 5
+"""So many distances of places at large weigh in the spread of each place, beside its own."""
 LEAST_SPREAD = 0.05
 """Least standard deviation of the distances at a place, as a share of their mean."""
 
@@ -141,7 +143,9 @@ class Features(Detector):
         self.aligned, self.bank_size, self.coreset_size = bool(align), bank, coreset
         self.slices_per_case, self.standardise = slices_per_case, bool(standardise) and method == "knn"
         self.pretraining_steps, self.pretrains = pretraining_steps, weights == SELF
-        self.maps = FeatureMaps(spec.image_channels, backbones, levels, stride, weights, weights_sha256, seed)
+        self.maps = FeatureMaps(
+            spec.image_channels, backbones, levels, stride, weights, weights_sha256, seed, may_be_trained=True
+        )
         self.sources = [Provenance.from_json(p) for p in provenance] if provenance else self.maps.provenance
         self.projection = Projection(self.maps.groups, components, seed)
         self.passes = 2 if self.aligned or self.pretrains else 1
@@ -151,6 +155,7 @@ class Features(Detector):
         self._album: Album | None = None
         self._reservoir: Reservoir | None = None
         self._turn = self._cases = 0
+        self._patients: set[int] = set()
         self._searched: PlacedBank | None = None
         self.register_load_state_dict_post_hook(lambda module, keys: setattr(module, "_searched", None))
 
@@ -172,11 +177,13 @@ class Features(Detector):
             self._album = self._album or Album(image.shape[1:], ALBUM_BYTES, self.seed)
             self._album.offer(image)
             return
+        patient = self._cases if batch.patient is None else int(batch.patient[0])
         for start in range(0, len(chosen), SLICES_AT_ONCE):
             part = slice(start, start + SLICES_AT_ONCE)
             with torch.inference_mode():
-                self._offer(*self._laid(image[part], foreground[part])[:2])
+                self._offer(*self._laid(image[part], foreground[part])[:2], patient)
         self._cases += 1
+        self._patients.add(patient)
 
     def _laid(self, image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image and foreground as they lie on the mean image, and the transforms; as they are, without alignment."""
@@ -185,7 +192,7 @@ class Features(Detector):
         transforms = alignment.align(image, self.reference)
         return alignment.warp(image, transforms), alignment.warp(foreground.float(), transforms) >= 0.5, transforms
 
-    def _offer(self, image: Tensor, foreground: Tensor) -> None:
+    def _offer(self, image: Tensor, foreground: Tensor, patient: int) -> None:
         features = self.maps(image)
         grid = features.shape[2:]
         present = (F.adaptive_avg_pool2d(foreground.float(), (grid[0], grid[1])) >= 0.5).flatten(1).numpy()
@@ -195,9 +202,9 @@ class Features(Detector):
             self._reservoir = Reservoir(places, max(1, self.bank_size // places), values.shape[2], self.seed)
         for item, there in zip(values, present, strict=True):
             if self._is_placed:
-                self._reservoir.offer(item, there, self._cases)
+                self._reservoir.offer(item, there, patient)
             else:
-                self._reservoir.offer_anywhere(item[there], self._cases)
+                self._reservoir.offer_anywhere(item[there], patient)
 
     @property
     def _is_placed(self) -> bool:
@@ -210,8 +217,10 @@ class Features(Detector):
             self._learn_from_images()
             return
         reservoir, self._reservoir = self._reservoir, None
-        if reservoir is None or self._cases <= self.neighbours:
-            raise InputError(f"features: {self._cases} normals are too few for {self.neighbours} nearest neighbours.")
+        if reservoir is None or len(self._patients) <= self.neighbours:
+            raise InputError(
+                f"features: {len(self._patients)} normal patients are too few for {self.neighbours} nearest neighbours."
+            )
         filled = torch.from_numpy(reservoir.filled)
         if not filled.any():
             raise InputError("features: no place of the input lies half in the foreground; take a finer input.size.")
@@ -240,17 +249,17 @@ class Features(Detector):
             train_backbone(backbone, images, self.pretraining_steps, self.seed)
             self.maps.take(backbone)
 
-    def _fit_bank(self, vectors: Tensor, filled: Tensor, cases: Tensor) -> None:
-        queries, theirs = vectors[:, :LEAVE_ONE_OUT].float(), cases[:, :LEAVE_ONE_OUT]
+    def _fit_bank(self, vectors: Tensor, filled: Tensor, patients: Tensor) -> None:
+        queries, theirs = vectors[:, :LEAVE_ONE_OUT].float(), patients[:, :LEAVE_ONE_OUT]
         if not self._is_placed:
             draw = torch.randperm(int(filled), generator=torch.Generator().manual_seed(self.seed))
-            queries, theirs = vectors[:, draw[: 16 * LEAVE_ONE_OUT]].float(), cases[:, draw[: 16 * LEAVE_ONE_OUT]]
+            queries, theirs = vectors[:, draw[: 16 * LEAVE_ONE_OUT]].float(), patients[:, draw[: 16 * LEAVE_ONE_OUT]]
             kept = coreset(vectors[0, : int(filled)].float(), self.coreset_size, self.seed)
-            vectors, cases, filled = vectors[:, kept], cases[:, kept], torch.tensor([len(kept)])
+            vectors, patients, filled = vectors[:, kept], patients[:, kept], torch.tensor([len(kept)])
         self.bank, self.filled = vectors, filled
         if not self.standardise:
             return
-        distances = PlacedBank(vectors, filled, self._grid(), self.reach, cases).distances(
+        distances = PlacedBank(vectors, filled, self._grid(), self.reach, patients).distances(
             queries, self.neighbours, theirs
         )
         held = torch.arange(queries.shape[1]) < filled[:, None] if self._is_placed else torch.ones_like(theirs).bool()
@@ -276,6 +285,8 @@ class Features(Detector):
         if transforms is not None:
             back = alignment.inverse(transforms)
             score, scored = alignment.warp(score, back), alignment.warp(scored, back)
+        if not self.standardise:  # there 0 is no ordinary distance: take it from the places that have one
+            score = score / scored.clamp(min=0.5)
         scored = (scored >= 0.5) & batch.foreground
         return Scores(map=torch.where(scored, score, 0.0), scored=scored)
 
@@ -297,13 +308,19 @@ class Features(Detector):
 
 
 def _mean_and_spread(distances: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (places,) of the distances (places, m) that count; those of all where none does."""
+    """Mean and standard deviation (places,) of the distances (places, m) that count; those of all where none does.
+
+    On the rim of the body few vectors come by a place, and their deviation alone would be anything from 0 upwards: it
+    is drawn towards what it is elsewhere, in proportion to the mean.
+    """
     count = counted.sum(dim=1)
     mean = torch.where(counted, distances, 0.0).sum(dim=1) / count.clamp(min=1)
-    deviation = torch.where(counted, distances - mean[:, None], 0.0).square().sum(dim=1) / count.clamp(min=1)
-    overall = mean[count > 0].mean()
-    mean = torch.where(count > 0, mean, overall)
-    return mean, torch.maximum(deviation.sqrt(), LEAST_SPREAD * mean).clamp(min=1e-6)
+    squares = torch.where(counted, distances - mean[:, None], 0.0).square().sum(dim=1)
+    mean = torch.where(count > 0, mean, mean[count > 0].mean())
+    known, free = count > 1, (count - 1).clamp(min=0)
+    relative = (squares / mean.square().clamp(min=1e-12))[known].sum() / free[known].sum().clamp(min=1)
+    variance = (squares + BELIEF * relative * mean.square()) / (free + BELIEF)
+    return mean, torch.maximum(variance.sqrt(), LEAST_SPREAD * mean).clamp(min=1e-6)
 
 
 def _upsampled(values: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -337,7 +354,10 @@ def _check(spec: InputSpec, options: Mapping[str, Any]) -> None:
         )
     if options["align"] and spec.grid != "frame":
         raise InputError("features: `align` is for single images (`grid: frame`); volumes are aligned by their grid.")
-    least = {"reach": -1, "components": 0, "pretraining_steps": 0, "seed": 0}
-    for name in ("stride", "reach", "neighbours", "components", "bank", "coreset", "slices_per_case", "seed"):
+    if options["weights"] == SELF and spec.size is None:
+        raise InputError("features: weights 'self' are trained on images of one `size: [rows, columns]`; give it.")
+    least = {"reach": -1, "components": 0, "seed": 0}
+    numbers = ("stride", "reach", "neighbours", "components", "bank", "coreset", "slices_per_case", "pretraining_steps")
+    for name in (*numbers, "seed"):
         if options[name] < least.get(name, 1):
             raise InputError(f"features: {name} is {options[name]} and must be at least {least.get(name, 1)}.")

@@ -25,7 +25,7 @@ class Reservoir:
     values
         (places, capacity, width) of the type `kind`; memory is taken up as it fills.
     cases
-        int32 (places, capacity): the number of the case that a vector came from.
+        int32 (places, capacity): the number of the case (or patient) that a vector came from.
     seen
         int64 (places,): vectors offered so far.
     """

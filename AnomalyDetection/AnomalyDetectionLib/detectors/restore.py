@@ -159,7 +159,8 @@ class Restore(Detector):
             change, logit = self(image, severity)
             total += self._found(change.float(), logit.float())
             if step > 1:  # of what is taken to be the lesion, leave what the next lower severity would have
-                image = self._with_middle(image, self._middle(image) + change / step)
+                kept = batch.foreground * change / step  # what it says of the air was never trained
+                image = self._with_middle(image, self._middle(image) + kept)
         total /= self.steps
         if self.smooth:
             total = smooth_within(total[:, :, None], batch.foreground[:, :, None], self.smooth)[:, :, 0]

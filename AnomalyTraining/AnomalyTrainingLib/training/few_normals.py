@@ -53,5 +53,8 @@ def check_enough_normals(cohort: Cohort, config: TrainConfig, roles: Roles) -> s
 
 def _takes_few(config: TrainConfig) -> bool:
     """Whether the detector estimates next to nothing: two numbers a voxel, or none but the normals themselves."""
-    nearest = config.detector == "features" and config.options.get("method", "knn") == "knn"
+    options = config.options
+    nearest = (
+        config.detector == "features" and options.get("method", "knn") == "knn" and options.get("weights") != "self"
+    )
     return nearest or config.detector == "zscore"

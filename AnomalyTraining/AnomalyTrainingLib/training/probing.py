@@ -97,15 +97,14 @@ def _cached(
     device: torch.device,
     progress: Callable[[str, float], None],
 ) -> _Cached:
-    features, batches = [], []
+    features, batches, empty = [], [], torch.zeros(0, device=device)
     for start in range(0, len(items), size):
         batch = items.__getitems__(range(start, min(len(items), start + size))).to(device)
         for mirrored in mirrors:
             with torch.no_grad():
                 features.append(detector.features(replace(batch, image=batch.image.flip(-1)) if mirrored else batch))
-            batches.append(batch)
+            batches.append(replace(batch, image=empty, foreground=empty))  # images of a whole data set fit nowhere
         progress("looking at the images once", min(1.0, (start + size) / len(items)))
-    empty = torch.zeros(0, device=device)
     told: dict[str, Any] = {}
     for name in ("label", "covariates"):
         if parts := [part for batch in batches if (part := getattr(batch, name)) is not None]:
