@@ -225,10 +225,12 @@ maps). A model is calibrated on {calibrate} normals, ten of each anatomy, and it
 of these a share of alpha should have p ≤ alpha. In brackets stand exact 95 % intervals. "Agree" means that no rate lies
 in either 2.5 % tail of what exact p-values with so many calibration normals realise (beta-binomial).
 
-The check on the same scanner must hold ({lowest:.0f} to {highest:.0f} % of the normals with p ≤ {nominal:g}, mean over
-the seeds, since one set of calibration normals is as much a matter of chance as the held-out ones); the same check must
-fail on the same normals as a scanner with another transfer curve would show them. The last row is a finding:
-there the model is trained and calibrated on anatomies 1 to 9 only and meets normals of three people it does not know.
+p-values are said to hold where those of every seed agree and {lowest:.0f} to {highest:.0f} % of the normals have
+p ≤ {nominal:g} (mean over the seeds, since one set of calibration normals is as much a matter of chance as the held-out
+ones). They must hold on the same scanner, and must not on the same normals as a scanner with another transfer curve
+(signal turned into grey otherwise) would show them. Too small means false alarms among normals; too large errs on the
+safe side. The last row is a finding: there the model is trained and calibrated on anatomies 1 to 9 only and meets
+normals of three people it does not know.
 
 This page is written by `training_scripts/study_calibration.py`."""
 

@@ -291,7 +291,8 @@ def verdict(found: Mapping[str, Any]) -> list[str]:
     hits = {name: one["hits"] for name, one in found["methods"].items()}
     own = max((name for name in hits if is_of_model(name)), key=hits.__getitem__)
     prior = max((name for name in hits if not is_of_model(name)), key=hits.__getitem__)
-    summary = f"The map with the most hits is {own} ({hits[own]}); of these it is {prior} ({hits[prior]})."
+    summary = f"Of the explanations {own} hits most often ({hits[own]} times); of the maps that never look at the model"
+    summary += f" {prior} ({hits[prior]} times)."
     if hits[own] <= hits[prior]:
         summary += " So the maps do not show that the model looks where the radiologists do."
     lines = [summary, "", "Hits against two of these, image by image (exact sign test):", ""]

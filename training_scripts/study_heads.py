@@ -117,7 +117,7 @@ def main() -> int:
     )
     parser.add_argument("--page", type=Path, help="Markdown page to write the tables to")
     arguments = parser.parse_args()
-    _environment.run_inside(("train", "demo"))
+    _environment.run_inside(("train", "demo", "features"))
     out = arguments.out / arguments.contrast
     trainings = () if arguments.only else TRAININGS
     study(arguments, trainings, out)
@@ -175,8 +175,9 @@ Learned models trained on anatomies 1 to 6, chose their epoch on 7 and were cali
 autoencoders and `denoising` are small: slices of 112 x 96 pixels of 2 mm, 4 mm apart, a learning rate of 0.001, 10
 epochs (three minutes of one core each) and 5 (ten minutes); that is far below what the recipes prescribe. `restore` is
 the recipe `brain_restore` as it is, forty minutes of one busy core. That its score is the probability that a voxel was
-altered, and not the change that restores it, was chosen on lesions of anatomies 7 to 9 (8 and 9 calibrate it); with
-the former score anatomies 10 to 12 had been judged before (AUROC 0.94, Dice 0.22). `unet` is no detector of anomalies
+altered, and not the change that restores it, was chosen on lesions of anatomies 7 to 9 (8 and 9 calibrate it); with the
+former score anatomies 10 to 12 had been judged before (AUROC 0.94, Dice 0.22). `features` and `synthlesion` are their
+recipes as they are; the feature autoencoder takes slices 4 mm apart and 15 epochs. `unet` is no detector of anomalies
 but shows what masks are good for: it was shown the lesions of anatomies 1 to 6 (6 epochs, fourteen minutes), so it is a
 ceiling for so short a training only."""
 
@@ -184,7 +185,9 @@ FITTED = "`zscore` and the baselines were fitted to anatomies 1 to 6 and calibra
 
 READING = """\
 Dice, recall and false findings are at the threshold fixed on the calibration normals; the best Dice is an oracle's.
-Intervals (95 %) draw whole anatomies: with three of them they are coarse, and no difference can be shown.
+Intervals (95 %) draw whole anatomies: with three of them they are coarse, and no difference can be shown; where all
+three give exactly 0 or 1 the interval is that of three answers of yes or no (0.29 to 1, or 0 to 0.71). Whether `zscore`
+or plain intensity ranks voxels better depends on the anatomies that are held out.
 
 This page is written by `training_scripts/study_heads.py`."""
 
