@@ -270,6 +270,25 @@ def test_a_damaged_memory_is_ignored(sound, monkeypatch, damage):
     assert inspect_cohort(sound) == first and opened == []
 
 
+@pytest.mark.parametrize("stray", [b"old.raw", b"\xff.raw"])
+def test_a_stray_link_beside_the_images_hides_no_leak(tmp_path, monkeypatch, stray):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.raw").write_bytes(np.arange(60, dtype="<i2").tobytes())
+        header = ["ObjectType = Image", "NDims = 3", "DimSize = 3 4 5", "ElementType = MET_SHORT"]
+        (folder / f"{name}.mhd").write_text("\n".join([*header, f"ElementDataFile = {name}.raw", ""]))
+    (folder / os.fsdecode(stray)).symlink_to("/nowhere")
+    cases = [
+        Case(name, f"p-{name}", {"image": ImageSource(folder / f"{name}.mhd")}, 0, split=split)
+        for name, split in (("a", "train"), ("b", "test"))
+    ]
+    cohort = read_manifest(write_manifest(cases, tmp_path / "cohort.csv"))
+    assert "cases a, b hold the same pixels but differ in split and patient" in said(cohort, "problem")
+    opened = reads(monkeypatch)
+    assert said(cohort, "problem") and opened == []
+
+
 def test_a_moved_folder_keeps_its_memory(sound, monkeypatch, tmp_path_factory):
     inspect_cohort(sound)
     moved = tmp_path_factory.mktemp("moved") / "set"

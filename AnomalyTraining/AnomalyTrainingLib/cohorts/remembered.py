@@ -55,23 +55,31 @@ class Stamps:
 
 
 def _stamp(place: Path) -> str | None:
-    """Name, size and time of a file, or of all files below a folder."""
+    """Name, size and time of a file, or of all files below a folder; None if there is no such place."""
     try:
         if not place.is_dir():
             return _entry(place)
-        digest = hashlib.sha256()
-        for folder, folders, names in os.walk(place):
-            folders.sort()
-            for name in sorted(names):
-                digest.update(f"{os.path.relpath(folder, place)}/{_entry(Path(folder, name))}\n".encode())
-        return digest.hexdigest()
     except (OSError, ValueError):
         return None
+    digest = hashlib.sha256()
+    for folder, folders, names in os.walk(place):
+        folders.sort()
+        for name in sorted(names):
+            digest.update(os.fsencode(f"{os.path.relpath(folder, place)}/{_entry_or_absent(Path(folder, name))}\n"))
+    return digest.hexdigest()
 
 
 def _entry(path: Path) -> str:
     status = path.stat()
     return f"{path.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def _entry_or_absent(path: Path) -> str:
+    """A link that leads nowhere is no reason not to look at its neighbours."""
+    try:
+        return _entry(path)
+    except OSError:
+        return f"{path.name} absent"
 
 
 class Remembered:
