@@ -199,6 +199,21 @@ def test_slices_are_judged_one_by_one(sound):
     assert "same pixels" not in said(cohort, "problem")
 
 
+@pytest.mark.parametrize("broken", ["image", "mask"])
+def test_all_slices_of_a_file_that_cannot_be_read_are_left_out_together_and_it_is_named_once(sound, broken):
+    source, mask = sound.cases[3].images, sound.cases[3].mask
+    lesion = [Case(f"k{k}", "p", source, 1, mask, split="test", slice=k) for k in (1, 2, 3)]
+    others = [replace(case, slice=1) for case in sound.cases[:3]]
+    cohort = read_manifest(write_manifest([*others, *lesion], sound.path))
+    (mask if broken == "mask" else source["image"].path).write_bytes(b"cut short")
+    assert len(inspect_cohort(cohort).texts("problem")) == 1
+    with pytest.raises(InputError, match="a problem"):
+        check_cohort(cohort, skip_unreadable=2)
+    report = check_cohort(cohort, skip_unreadable=3)
+    assert [case.case for case in report.cohort] == ["c0", "c1", "c2"]
+    assert "cases k1, k2, k3 cannot be read; 3 of 6 cases are left out" in report.texts("warning")
+
+
 def test_images_that_cannot_be_read_or_hold_nothing_are_problems(sound):
     sound.cases[0].image.write_bytes(b"no image at all")
     broken = image(sound, 1, "nan.nii.gz", volume(1).with_array(np.full(SHAPE, np.nan)))

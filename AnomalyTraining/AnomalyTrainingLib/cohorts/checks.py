@@ -85,7 +85,8 @@ def check_cohort(
     remember
         Keep what is found beside the manifest, so that the next check need not read the same files (`contents`).
     skip_unreadable
-        Up to so many cases whose files cannot be read are left out of `Report.cohort`, with a warning that names them.
+        Up to so many cases whose files cannot be read are left out of `Report.cohort`, with a warning that names them;
+        every slice of a volume that cannot be read counts.
     progress
         Called with the stage and its share that is done.
 
@@ -124,7 +125,8 @@ def inspect_cohort(
 
     contents = examine(cohort, workers=workers, remember=remember, progress=watch)
     examined = [(case, contents[case.case]) for case in cohort if case.case in contents]
-    remarks = [Remark("problem", problem) for _, held in examined for problem in held.problems]
+    of_files = dict.fromkeys(problem for _, held in examined for problem in held.problems)  # of a shared file, once
+    remarks = [Remark("problem", problem) for problem in of_files]
     for check in CHECKS:
         remarks += check(examined)
     if needs is None or 1 not in needs:

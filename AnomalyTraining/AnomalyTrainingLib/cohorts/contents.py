@@ -75,19 +75,19 @@ def examine(
 def _examine_together(cases: Sequence[Case]) -> list[tuple[Case, Contents]]:
     """Contents of cases with the same files: the slices of a volume, or a single case.
 
-    What is wrong with a file stands with the first of them only.
+    What is wrong with a file stands with each of them: none can be used without it.
     """
     found = [Contents() for _ in cases]
     path = cases[0].mask
     try:
         mask = None if path is None else read_volume(path)
     except InputError as error:
-        mask, found[0] = None, _with_problem(found[0], error)
+        mask, found = None, [_with_problem(held, error) for held in found]
     for channel, source in cases[0].images.items():
         try:
             volume = read_volume(source.path, series=source.series)
         except InputError as error:
-            found[0] = _with_problem(found[0], error)
+            found = [_with_problem(held, error) for held in found]
             continue
         found = [_with_image(held, case, channel, volume, mask) for held, case in zip(found, cases, strict=True)]
         mask = None  # all channels lie on the grid of the first
