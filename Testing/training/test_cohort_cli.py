@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pydicom
 import pytest
 from label_maps import write_head, write_plaque_masks
 from pydicom.data import get_testdata_file
+from synthetic_dicom import save_all, slices
 
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.imaging.read import read_volume
 from AnomalyTrainingLib.cli import cohort as cohort_verb
+from AnomalyTrainingLib.cohorts import dicom
 from AnomalyTrainingLib.cohorts.manifest import load_case_mask, load_case_volume, read_manifest
 from AnomalyTrainingLib.cohorts.schema import columns
 from AnomalyTrainingLib.synthesis import ANATOMY_NAMES, CONTRAST_NAMES, LESION_NAMES
@@ -195,6 +198,31 @@ def test_a_series_that_lies_in_two_places_is_refused(dicom_tree, tmp_path, capsy
     (tmp_path / "empty").mkdir()
     message = refusal(capsys, "dicom", tmp_path / "empty", "--out", tmp_path / "c.csv")
     assert "no DICOM image in this folder" in message
+
+
+def test_twice_the_series_take_twice_the_steps_and_only_what_lies_alone_goes_by_its_folder(tmp_path):
+    def steps(count: int) -> int:
+        """Calls of functions and turns of generators in the module that makes cases of series."""
+        folder, taken = tmp_path / str(count), 0
+        for n in range(count):
+            place = folder / f"p{n}" if n else folder / "p1" / "inner"
+            save_all(slices([0, 3], seed=n, SeriesInstanceUID=f"1.2.{n}", PatientID=f"p{n}"), place)
+
+        def count_step(frame, event, _) -> None:
+            nonlocal taken
+            taken += event == "call" and frame.f_code.co_filename == dicom.__file__
+
+        before = sys.getprofile()
+        sys.setprofile(count_step)
+        try:
+            cases = dicom.cases_of_dicom(folder)
+        finally:
+            sys.setprofile(before)
+        named = {case.image.relative_to(folder).as_posix() for case in cases if case.images["image"].series}
+        assert len(cases) == count and named == {"p1"}
+        return taken
+
+    assert steps(24) < 2.5 * steps(12)
 
 
 @pytest.mark.slow

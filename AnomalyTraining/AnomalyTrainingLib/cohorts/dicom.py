@@ -7,7 +7,7 @@ import hmac
 import os
 import re
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,17 +118,18 @@ def _found_in(source: Path, progress: Callable[[float], None]) -> list[_Found]:
 
 def _placed(listed: Sequence[SeriesInfo]) -> list[_Found]:
     """Where each series lies, and whether it is the only image there."""
-    of_uid: dict[str, list[SeriesInfo]] = defaultdict(list)
+    of_uid: dict[str, list[set[Path]]] = defaultdict(list)
+    below: Counter[Path] = Counter()
     for series in listed:
-        of_uid[series.uid].append(series)
-    folders = [Path(os.path.commonpath([f.parent for s in of_uid[series.uid] for f in s.files])) for series in listed]
-    found = []
-    for series, folder in zip(listed, folders, strict=True):
-        if series.localizer and len(of_uid[series.uid]) > 1:
-            continue
-        inside = [other for other in listed if any(f.is_relative_to(folder) for f in other.files)]
-        found.append(_Found(series, folder, len(inside) == 1, _about(series.files[0])))
-    return found
+        parents = {file.parent for file in series.files}
+        of_uid[series.uid].append(parents)
+        below.update({place for parent in parents for place in (parent, *parent.parents)})
+    folders = {uid: Path(os.path.commonpath(set().union(*parents))) for uid, parents in of_uid.items()}
+    return [
+        _Found(series, folders[series.uid], below[folders[series.uid]] == 1, _about(series.files[0]))
+        for series in listed
+        if not series.localizer or len(of_uid[series.uid]) == 1
+    ]
 
 
 def _about(path: Path) -> dict[str, str]:
