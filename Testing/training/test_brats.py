@@ -12,6 +12,7 @@ from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.imaging.read import read_volume
 from AnomalyTrainingLib.cohorts.checks import check_cohort
 from AnomalyTrainingLib.cohorts.manifest import Cohort, load_case_mask, load_case_volume, read_manifest
+from AnomalyTrainingLib.cohorts.published import natural
 
 SHAPE = (16, 24, 24)
 
@@ -48,22 +49,23 @@ def test_scans_of_every_release_get_patient_time_point_site_and_grade(tmp_path, 
     tumour, source = {1: slice(5, 8), 2: slice(6, 9)}, tmp_path / "src"
     for seed, (folder, name, parts, ending) in enumerate(
         (
-            ("HGG/Brats18_CBICA_AAB_1", "Brats18_CBICA_AAB_1", "_flair", ".nii.gz"),
-            ("LGG/BraTS19_TCIA10_103_1", "BraTS19_TCIA10_103_1", "_flair", ".nii.gz"),
-            ("a/BraTS20_Training_001", "BraTS20_Training_001", "_flair", ".nii"),
-            ("BraTS2021_00000", "BraTS2021_00000", "_flair", ".nii.gz"),
-            ("BraTS-GLI-00005-000", "BraTS-GLI-00005-000", "-t2f", ".nii.gz"),
-            ("BraTS-GLI-00005-001", "BraTS-GLI-00005-001", "-t2f", ".nii.gz"),
+            ("2018/HGG/Brats18_CBICA_AAB_1", "Brats18_CBICA_AAB_1", "_flair", ".nii.gz"),
+            ("2019/LGG/BraTS19_TCIA10_103_1", "BraTS19_TCIA10_103_1", "_flair", ".nii.gz"),
+            ("2020/a/BraTS20_Training_001", "BraTS20_Training_001", "_flair", ".nii"),
+            ("2021/BraTS2021_00000", "BraTS2021_00000", "_flair", ".nii.gz"),
+            ("2023/BraTS-GLI-00005-000", "BraTS-GLI-00005-000", "-t2f", ".nii.gz"),
+            ("2023/BraTS-GLI-00005-001", "BraTS-GLI-00005-001", "-t2f", ".nii.gz"),
         )
     ):
         write_scan(source / folder, name, tumour, parts, ending, seed)
-    write_scan(source / "BraTS20_Validation_001", "BraTS20_Validation_001", {})
-    write_scan(source / "BraTS20_Training_355", "BraTS20_Training_355", tumour, seed=9)
-    case_355 = source / "BraTS20_Training_355"
+    write_scan(source / "2020" / "BraTS20_Validation_001", "BraTS20_Validation_001", {})
+    case_355 = source / "2020" / "BraTS20_Training_355"
+    write_scan(case_355, "BraTS20_Training_355", tumour, seed=9)
     (case_355 / "BraTS20_Training_355_seg.nii.gz").rename(case_355 / "W39_1998.09.19_Segm.nii.gz")
-    cohort = brats(source, tmp_path / "c.csv")
+    years = ("2018", "2019", "2020", "2021", "2023")
+    cohorts = [brats(source / year, tmp_path / f"{year}.csv") for year in years]
     assert "1 scans have no segmentation" in capsys.readouterr().err
-    assert [(case.case, case.patient, case.order) for case in cohort] == [
+    assert [(case.case, case.patient, case.order) for cohort in cohorts for case in cohort] == [
         ("Brats18_CBICA_AAB_1", "Brats18_CBICA_AAB", 1),
         ("BraTS19_TCIA10_103_1", "BraTS19_TCIA10_103", 1),
         ("BraTS20_Training_001", "BraTS20_Training_001", None),
@@ -72,32 +74,50 @@ def test_scans_of_every_release_get_patient_time_point_site_and_grade(tmp_path, 
         ("BraTS-GLI-00005-000", "BraTS-GLI-00005", 0),
         ("BraTS-GLI-00005-001", "BraTS-GLI-00005", 1),
     ]
-    said = {case.case: case.covariates for case in cohort}
+    said = {case.case: case.covariates for cohort in cohorts for case in cohort}
     assert said["Brats18_CBICA_AAB_1"] == {"modality": "MR", "site": "CBICA", "grade": "HGG"}
     assert said["BraTS19_TCIA10_103_1"]["grade"] == "LGG" and said["BraTS-GLI-00005-000"]["task"] == "GLI"
-    check_cohort(cohort)
+    for cohort in cohorts:
+        check_cohort(cohort)
+
+
+def test_gliomas_of_two_releases_are_refused_and_other_tasks_may_stand_beside_them(tmp_path, capsys):
+    source, out = tmp_path / "s", tmp_path / "c.csv"
+    for seed, name in enumerate(("BraTS-GLI-00001-000", "BraTS-PED-00001-000", "BraTS-SSA-00001-000")):
+        write_scan(source, name, {1: slice(5, 8)}, "-t2f", seed=seed)
+    write_scan(source, "BraTS2021_00001", {})
+    assert {case.covariates["task"] for case in brats(source, out)} == {"GLI", "PED", "SSA"}
+    for name in ("BraTS2021_00000", "BraTS20_Training_001", "BraTS19_TCIA10_103_1"):
+        write_scan(source / name, name, {1: slice(5, 8)}, seed=9)
+        message = refusal(capsys, source, "--out", tmp_path / "d.csv")
+        assert (
+            f"there are gliomas of 2 releases ({', '.join(sorted((name, 'BraTS-GLI-00001-000'), key=natural))})"
+            in message
+        )
+        (source / name).rename(tmp_path / name)
 
 
 def test_the_mask_is_the_whole_tumour_in_binary_and_label_4_is_what_the_release_says(tmp_path):
-    write_scan(tmp_path / "s", "BraTS2021_00000", {2: slice(5, 7), 4: slice(8, 9)})
-    write_scan(tmp_path / "s", "BraTS-GLI-00001-000", {2: slice(5, 7), 4: slice(8, 9)}, "-t2f", seed=1)
-    write_scan(tmp_path / "s", "BraTS-PED-00001-000", {2: slice(5, 7), 4: slice(8, 9)}, "-t2f", seed=2)
+    write_scan(tmp_path / "2021", "BraTS2021_00000", {2: slice(5, 7), 4: slice(8, 9)})
+    write_scan(tmp_path / "2024", "BraTS-GLI-00001-000", {2: slice(5, 7), 4: slice(8, 9)}, "-t2f", seed=1)
+    write_scan(tmp_path / "2024", "BraTS-PED-00001-000", {2: slice(5, 7), 4: slice(8, 9)}, "-t2f", seed=2)
     for options, counts in ((["--cavity"], (192, 192, 192)), ([], (192, 128, 192))):
-        cohort = brats(tmp_path / "s", tmp_path / f"{len(options)}" / "c.csv", *options)
-        masks = {case.case: read_volume(case.mask).array for case in cohort if case.mask}
+        out = tmp_path / f"{len(options)}"
+        cases = [case for year in ("2021", "2024") for case in brats(tmp_path / year, out / f"{year}.csv", *options)]
+        masks = {case.case: read_volume(case.mask).array for case in cases if case.mask}
         assert all(set(np.unique(mask)) == {0, 1} for mask in masks.values())
         names = ("BraTS2021_00000", "BraTS-GLI-00001-000", "BraTS-PED-00001-000")
         assert tuple(np.count_nonzero(masks[name]) for name in names) == counts
 
 
 def test_slices_are_normal_away_from_what_is_marked_and_abnormal_with_enough_of_it(tmp_path):
-    write_scan(tmp_path / "s", "BraTS2021_00000", {1: slice(6, 8)})
+    write_scan(tmp_path / "s", "BraTS-MEN-00000-000", {1: slice(6, 8)}, "-t2f")
     write_scan(tmp_path / "s", "BraTS-GLI-00001-000", {1: slice(6, 7), 4: slice(11, 12)}, "-t2f", seed=1)
     cohort = brats(tmp_path / "s", tmp_path / "c.csv", "--slices", "--margin", 1)
-    labels = {name: {} for name in ("BraTS2021_00000", "BraTS-GLI-00001-000")}
+    labels = {name: {} for name in ("BraTS-MEN-00000-000", "BraTS-GLI-00001-000")}
     for case in cohort:
         labels[case.case[:-4]][case.slice] = case.label
-    assert labels["BraTS2021_00000"] == {2: 0, 3: 0, 4: 0, 6: 1, 7: 1, 9: 0, 10: 0, 11: 0, 12: 0, 13: 0}
+    assert labels["BraTS-MEN-00000-000"] == {2: 0, 3: 0, 4: 0, 6: 1, 7: 1, 9: 0, 10: 0, 11: 0, 12: 0, 13: 0}
     assert labels["BraTS-GLI-00001-000"] == {2: 0, 3: 0, 4: 0, 6: 1, 8: 0, 9: 0, 13: 0}  # 11 has only a cavity
     for case in cohort:
         volume = load_case_volume(case)
@@ -123,13 +143,15 @@ def test_slices_of_a_patient_share_a_split_and_normal_ones_are_in_all(tmp_path):
 
 
 def test_several_contrasts_are_channels_of_one_case(tmp_path, capsys):
-    write_scan(tmp_path / "s", "BraTS2021_00000", {1: slice(6, 8)}, "_flair _t1ce _t1 _t2")
-    write_scan(tmp_path / "s", "BraTS-GLI-00001-000", {1: slice(6, 8)}, "-t2f -t1c", seed=1)
-    write_scan(tmp_path / "s", "BraTS2021_00001", {1: slice(6, 8)}, "_flair", seed=2)
-    cohort = brats(tmp_path / "s", tmp_path / "c.csv", "--modality", "t1c", "--modality", "flair")
+    write_scan(tmp_path / "2021", "BraTS2021_00000", {1: slice(6, 8)}, "_flair _t1ce _t1 _t2")
+    write_scan(tmp_path / "2021", "BraTS2021_00001", {1: slice(6, 8)}, "_flair", seed=2)
+    write_scan(tmp_path / "2023", "BraTS-GLI-00001-000", {1: slice(6, 8)}, "-t2f -t1c", seed=1)
+    images = {}
+    for year in ("2021", "2023"):
+        cohort = brats(tmp_path / year, tmp_path / f"{year}.csv", "--modality", "t1c", "--modality", "flair")
+        assert cohort.channels == ("t1c", "flair") and len(cohort) == 1
+        images |= {case.case: case.images["t1c"].path.name for case in cohort}
     assert "1 scans lack one of t1c, flair" in capsys.readouterr().err
-    assert cohort.channels == ("t1c", "flair") and len(cohort) == 2
-    images = {case.case: case.images["t1c"].path.name for case in cohort}
     assert images["BraTS2021_00000"] == "BraTS2021_00000_t1ce.nii.gz"
     assert images["BraTS-GLI-00001-000"] == "BraTS-GLI-00001-000-t1c.nii.gz"
 

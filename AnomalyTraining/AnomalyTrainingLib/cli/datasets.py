@@ -82,9 +82,10 @@ def _add_brats(sources: argparse._SubParsersAction) -> None:
     parser = sources.add_parser(
         "brats",
         help="BraTS 2018 to 2024: brain tumours in four MR contrasts",
-        description="SRC holds the training data of one or more releases, in any folders: Brats18_*_flair.nii.gz,\n"
+        description="SRC holds the training data of one release, in any folders: Brats18_*_flair.nii.gz,\n"
         "BraTS20_Training_001_flair.nii.gz, BraTS2021_00000_flair.nii.gz or BraTS-GLI-00000-000-t2f.nii.gz, with\n"
-        "*_seg.nii.gz. Get it from https://www.synapse.org/brats (registration; CC BY 4.0 since 2021, cite Menze et\n"
+        "*_seg.nii.gz. Gliomas of several years are refused: they are largely the same patients under other names.\n"
+        "Get it from https://www.synapse.org/brats (registration; CC BY 4.0 since 2021, cite Menze et\n"
         "al., TMI 2015 and Baid et al., 2021). Scans without segmentation are left out.\n\n"
         "Binary masks of the whole tumour are written into the folder 'masks' beside the manifest. Every scan is an\n"
         "abnormal case; with --slices every axial slice is one, normal where nothing is marked within --margin, and\n"

@@ -10,6 +10,9 @@ https://www.synapse.org/brats), of which only the names of the files count, wher
 
 Labels are 1, 2 and 4 until 2021 and 1, 2 and 3 since; whatever is marked is the whole tumour, but for label 4 of the
 gliomas and metastases of 2024, the resection cavity.
+
+The gliomas of a year are largely those of the years before under new names, and no table says which is which: a cohort
+is made of one release, or patients would stand in two splits.  The other tasks (MEN, MET, PED, SSA) have others.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ _CASE = (
 _NAME = re.compile(_CASE, re.IGNORECASE)
 _FILE = re.compile(rf"(?P<case>{_CASE})[_-](?P<part>{'|'.join(_PARTS)})\.nii(?:\.gz)?", re.IGNORECASE)
 _FILES = re.compile(rf"{_FILE.pattern}|.+_Segm\.nii(?:\.gz)?", re.IGNORECASE)
+_GLIOMA_RELEASE = re.compile(r"BraTS(?:1[789]|20(?:21)?|-GLI)(?=[_-])", re.IGNORECASE)
 _CAVITY = {"GLI": 4, "MET": 4}
 """Label of the resection cavity, by task: abnormal, but no tumour."""
 _MOST_LABEL = 4
@@ -144,8 +148,9 @@ def cases_of_brats(
     Raises
     ------
     InputError
-        If there is no scan with a segmentation and these modalities, a file lies in two places, or a segmentation
-        cannot be read, holds other labels than 0 to 4 or is of another shape than the image.
+        If there is no scan with a segmentation and these modalities, the gliomas are of more than one release, a file
+        lies in two places, or a segmentation cannot be read, holds other labels than 0 to 4 or is of another shape
+        than the image.
     """
     source = folder_of(source)
     scans = _scans(source)
@@ -155,6 +160,7 @@ def cases_of_brats(
             f"{source}: there is no BraTS scan with a segmentation and {', '.join(modalities)}, as in "
             "BraTS2021_00000_flair.nii.gz and BraTS2021_00000_seg.nii.gz or BraTS-GLI-00000-000-t2f.nii.gz."
         )
+    _check_release(source, whole)
     if unmarked := sum("seg" not in scan.parts for scan in scans):
         warn(f"{unmarked} scans have no segmentation, as in the validation sets; they are left out.")
     if lacking := len(scans) - len(whole) - unmarked:
@@ -173,8 +179,21 @@ def cases_of_brats(
     return cases
 
 
+def _check_release(source: Path, scans: Sequence[_Scan]) -> None:
+    """Refuse gliomas of several years, which are the same patients."""
+    first: dict[str, str] = {}
+    for scan in scans:
+        if match := _GLIOMA_RELEASE.match(scan.name):
+            first.setdefault(match[0].casefold(), scan.name)
+    if len(first) > 1:
+        raise InputError(
+            f"{source}: there are gliomas of {len(first)} releases ({', '.join(first.values())}), which largely hold "
+            "the same patients under other names; give the folder of one release."
+        )
+
+
 def _scans(source: Path) -> list[_Scan]:
-    """The scans of all releases below a folder, by name."""
+    """The scans below a folder, by name."""
     found: dict[str, _Scan] = {}
     for text, match in files_below(source, _FILES):
         path = Path(text)
