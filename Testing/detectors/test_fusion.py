@@ -18,12 +18,12 @@ from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.detectors.fusion import Fusion, common_spec
 from AnomalyDetectionLib.errors import Cancelled, InputError
 from AnomalyDetectionLib.imaging.write import write_volume
-from AnomalyDetectionLib.models.bundle import load_bundle, write_bundle
+from AnomalyDetectionLib.models.bundle import load_bundle, with_calibration, write_bundle
 from AnomalyDetectionLib.models.manifest import manifest_hash
+from AnomalyDetectionLib.models.seen import patient_hash
 from AnomalyDetectionLib.scoring.contract import InputSpec
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.scorer import Scorer
-from AnomalyTrainingLib.cohorts.facts import patient_hash
 from AnomalyTrainingLib.cohorts.manifest import read_manifest
 from AnomalyTrainingLib.evaluation.overlap import Seen
 from AnomalyTrainingLib.training.config import read_config
@@ -207,7 +207,10 @@ def test_a_member_that_has_learnt_from_a_calibration_normal_is_refused(
 ) -> None:
     write_bundle(described(model, ["a", "p31"]), tmp_path / "learnt")
     write_bundle(described(model, ["a"], ["p31", "p32"], "cross-conformal, 5 folds by patient"), tmp_path / "crossed")
+    crossed = load_bundle(tmp_path / "crossed")
+    write_bundle(with_calibration(crossed, crossed.calibration, {"normals": 5}, {}), tmp_path / "calibrated anew")
     for name, said in (
+        ("calibrated anew", "2 of 3 calibration normals are ones that simulated-heads 1.0.0 was made with"),
         ("learnt", "1 of 3 calibration normals are ones that simulated-heads 1.0.0 was made with (its split 'train')"),
         ("crossed", "2 of 3 calibration normals are ones that simulated-heads 1.0.0 was fitted to"),
     ):

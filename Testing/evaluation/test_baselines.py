@@ -14,6 +14,7 @@ from evaluation.frames import write_cohort
 
 from AnomalyDetectionLib import Scorer, load_bundle, read_volume
 from AnomalyDetectionLib.cli.main import main
+from AnomalyDetectionLib.models.seen import patient_hash
 from AnomalyDetectionLib.scoring.calibrate import Gathering, calibrate
 from AnomalyDetectionLib.scoring.contract import Detector
 from AnomalyDetectionLib.scoring.model import Model
@@ -158,7 +159,8 @@ def test_another_sites_calibration_leaves_the_baselines_behind_and_says_so(train
     model = load_bundle(tmp_path / "bundle")
     assert stored_baselines(model) is None
     assert "another site" in (tmp_path / "bundle" / "docs" / "README.md").read_text()
-    assert set(model.info["used"]) == {"train", "validate"}
+    normals = [patient_hash(case.patient) for case in read_manifest(site)]
+    assert model.info["used"]["calibrate"]["patients_sha256"] == sorted(normals), "the former ones may be judged now"
 
 
 def test_a_model_that_is_random_is_not_said_to_beat_intensity(trained: Trained, tmp_path: Path) -> None:

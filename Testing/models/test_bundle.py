@@ -215,14 +215,14 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(model: Model, wri
 
 def test_a_new_calibration_does_not_keep_what_was_measured_under_the_old_one(model: Model, tmp_path: Path) -> None:
     old = dataclasses.replace(model, info={**model.info, "created": "2001-01-01", "metrics": {"auroc": 0.9}})
-    new = write_bundle(with_calibration(old, old.calibration, {"normals": 5}), tmp_path / "new")
+    new = write_bundle(with_calibration(old, old.calibration, {"normals": 5}, {}), tmp_path / "new")
     assert "metrics" not in new.info and new.info["created"] > "2020"
     assert new.info["training"] == model.info["training"] and new.info["calibration"] == {"normals": 5}
 
 
 def test_another_scanners_normals_recalibrate_without_retraining(written: Model, tmp_path: Path) -> None:
     calibration = calibrate(written.detector, written.template, (simulated.head(s) for s in range(70, 73)))
-    other = write_bundle(with_calibration(written, calibration, {"normals": 3}), tmp_path / "other")
+    other = write_bundle(with_calibration(written, calibration, {"normals": 3}, {}), tmp_path / "other")
     volume = simulated.head(63, lesion_ras=(-30, 10, 10))
     before, after = Scorer(written).score(volume), Scorer(other).score(volume)
     assert after.calibration_n == 3 and before.calibration_n == 5

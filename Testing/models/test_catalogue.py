@@ -44,7 +44,9 @@ def catalogue(bundle: Path, tmp_path: Path) -> Catalogue:
 @pytest.fixture
 def other(bundle: Path, model: Model, tmp_path: Path) -> Path:
     """Another model of the same name and version."""
-    path = write_bundle(with_calibration(load_bundle(bundle), model.calibration, {"normals": 99}), tmp_path / "o").path
+    path = write_bundle(
+        with_calibration(load_bundle(bundle), model.calibration, {"normals": 99}, {}), tmp_path / "o"
+    ).path
     assert path is not None
     return path
 

@@ -1,7 +1,9 @@
 """Adapt a model to another scanner or site: fit its calibration again on normals from there.
 
 The detector stays as it is; rarity, p-values and the default threshold are measured on the cohort's normal images
-(label 0; none of them may have been used in training).  At least 2 are needed; 19 or more let p = 0.05 be reached.
+(label 0; none that the model has learnt from).  At least 2 are needed; 19 or more let p = 0.05 be reached.  The new
+bundle keeps hashes of them, by which `evaluate` tells that they are not held out: of the images, and of the patients
+where the manifest has the column `patient`.
 
 The last line of --progress json: event "result" with `bundle`, `sha256`, `calibration_normals` and `threshold`.
 """
@@ -17,14 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from AnomalyDetectionLib.errors import InputError, OutputError
+from AnomalyDetectionLib.models.seen import is_crossed, learnt_from, patient_hash, pixel_hash
 
 from .inputs import Row, manifest_rows, missing_sentence, read_request
 from .progress import Progress, add_progress_option
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.imaging.volume import Volume
+    from AnomalyDetectionLib.scoring.model import Model
 
 LEAST_NORMALS = 2
+_SHOWN = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,22 +54,19 @@ def run(args: argparse.Namespace) -> int:
     model = load_bundle(args.bundle)
     choose_device(args.device, 0)
     with Progress(args.progress, total=len(rows)) as progress:
-        if trained := sum(row.split == "train" for row in rows):
-            progress.warn(
-                f"{trained} of {len(rows)} cases stand in the split 'train'; if this model was trained on them, its "
-                "p-values will be too small and its threshold too low: leave them out."
-            )
+        warn_of_training(rows, model, progress)
+        normals = Normals(rows, model)
         calibration = calibrate(
             model.detector,
             model.template,
-            _volumes(rows, progress),
+            normals.volumes(progress),
             device=args.device,
             reducer=model.calibration.reducer,
             least_size=model.calibration.threshold.least_size,
             progress=lambda done: progress("scored", 1.0),
         )
         calibration = replace(calibration, probability=model.calibration.probability)  # of log-odds: still the same
-        written = write_bundle(with_calibration(model, calibration, provenance(rows)), args.out)
+        written = write_bundle(with_calibration(model, calibration, provenance(rows), normals.hashes()), args.out)
         if warning := calibration.warning():
             progress.warn(warning)
         if model.calibration.decision.method == "roc":
@@ -116,8 +118,66 @@ def provenance(rows: list[Row]) -> dict[str, object]:
     return {"normals": len(rows), "cases_sha256": hashlib.sha256(names.encode()).hexdigest()}
 
 
-def _volumes(rows: list[Row], progress: Progress) -> Iterator[Volume]:
-    for index, row in enumerate(rows):
-        progress.start_case(row.case, index)
-        progress("scoring", 0.0)
-        yield read_request(row.request)
+def warn_of_training(rows: list[Row], model: Model, progress: Progress) -> None:
+    """Point out cases that the model may have learnt from by their split, and those whose patients are not named."""
+    splits = ("train", "calibrate") if is_crossed(model.info) else ("train",)
+    if trained := sum(row.split in splits for row in rows):
+        named = " or ".join(map(repr, splits))
+        progress.warn(
+            f"{trained} of {len(rows)} cases stand in the split {named}; if this model was trained on them, its "
+            "p-values will be too small and its threshold too low: leave them out."
+        )
+    if unnamed := sum(not row.patient for row in rows):
+        progress.warn(
+            f"{unnamed} of {len(rows)} cases have no patient in the manifest: that another image is of theirs will not "
+            "be noticed when the model is judged."
+        )
+
+
+class Normals:
+    """Calibration normals, none of which the model has learnt from.
+
+    Raises
+    ------
+    InputError
+        If the model has learnt from one of the patients, as far as its bundle says.
+    """
+
+    def __init__(self, rows: list[Row], model: Model) -> None:
+        patients, self._known = learnt_from(model.info)
+        self._rows = rows
+        self._model = f"{model.identity.id} {model.identity.version}"
+        self._images: set[str] = set()
+        if shared := [row.case for row in rows if row.patient and patient_hash(row.patient) in patients]:
+            names = ", ".join(shared[:_SHOWN]) + (", …" if len(shared) > _SHOWN else "")
+            raise InputError(
+                f"{len(shared)} of {len(rows)} cases ({names}) are of patients that {self._model} has learnt from, so "
+                "its p-values would be too small and its threshold too low; leave them out, or rename the patients if "
+                "they are other people."
+            )
+
+    def volumes(self, progress: Progress) -> Iterator[Volume]:
+        """Their images, one by one.
+
+        Raises
+        ------
+        InputError
+            If one cannot be read, or the model has learnt from it under another name.
+        """
+        for index, row in enumerate(self._rows):
+            progress.start_case(row.case, index)
+            progress("scoring", 0.0)
+            volume = read_request(row.request)
+            digest = pixel_hash(volume)
+            if digest in self._known:
+                raise InputError(
+                    f"{row.case}: {self._model} has learnt from the very same image, so its p-values would be too "
+                    "small and its threshold too low; leave this case out."
+                )
+            self._images.add(digest)
+            yield volume
+
+    def hashes(self) -> dict[str, list[str]]:
+        """What a bundle keeps of them, once their images have been read."""
+        patients = {patient_hash(row.patient) for row in self._rows if row.patient}
+        return {"patients_sha256": sorted(patients), "images_sha256": sorted(self._images)}

@@ -159,6 +159,7 @@ class Row:
     request: Request
     label: str = ""
     split: str = ""
+    patient: str = ""
 
     @property
     def case(self) -> str:
@@ -238,7 +239,7 @@ def _row(path: Path, number: int, cells: Mapping[str, str]) -> Row:
     place, series = _place(image, path.parent)
     covariates = tuple((name, cell) for name, cell in cells.items() if cell and name and _is_covariate(name))
     request = Request((place,), case, series, int(index) if index else None, covariates)
-    return Row(number, request, cells.get("label", ""), cells.get("split", ""))
+    return Row(number, request, cells.get("label", ""), cells.get("split", ""), cells.get("patient", ""))
 
 
 def _is_covariate(column: str) -> bool:

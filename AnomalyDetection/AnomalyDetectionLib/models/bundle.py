@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,7 @@ from .manifest import (
     read_manifest,
     verify_bundle,
 )
+from .seen import joined_used, used_of
 
 __all__ = ["load_bundle", "read_attachments", "read_manifest", "verify_bundle", "with_calibration", "write_bundle"]
 
@@ -153,7 +154,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def with_calibration(model: Model, calibration: Calibration, note: Mapping[str, Any]) -> Model:
+def with_calibration(
+    model: Model, calibration: Calibration, note: Mapping[str, Any], normals: Mapping[str, Sequence[str]]
+) -> Model:
     """The same fitted detector under another calibration, not yet written (`calibrate BUNDLE` refits it for a site).
 
     Parameters
@@ -162,12 +165,16 @@ def with_calibration(model: Model, calibration: Calibration, note: Mapping[str, 
         Provenance of the calibration normals; replaces what the model said of its former ones.  What was measured
         under the former calibration, and when that was made, is left out; so are the fitted baselines, which were
         calibrated on the former normals.
+    normals
+        Hashes of the calibration normals (`patients_sha256`, `images_sha256`), which are not held out any more.
     """
     kept = {key: value for key, value in model.info.items() if key not in ("created", "metrics")}
     if "baselines" in kept:
         kept["baselines"] = {"stored": "none: they were calibrated on the normals of another site"}
-    # The former calibration normals may be judged now; those of a fusion's members still shape what is added up.
-    if "used" in kept and not isinstance(model.detector, Composite):
-        kept["used"] = {role: hashes for role, hashes in kept["used"].items() if role != "calibrate"}
-    info = {**kept, "calibration": dict(note)}
+    used = used_of(model.info)
+    # The former calibration normals may be judged now, unless they were learnt from (they stand in `train` then); those
+    # of a fusion's members still shape what is added up.
+    if not isinstance(model.detector, Composite):
+        used.pop("calibrate", None)
+    info = {**kept, "used": joined_used(used, {"calibrate": normals}), "calibration": dict(note)}
     return replace(model, calibration=calibration, info=info, path=None, attachments={})

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from AnomalyDetectionLib.imaging.geometry import Canonical, Grid
+from AnomalyDetectionLib.imaging.geometry import Grid
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.models.seen import pixel_hash
 
 from .manifest import Case, mask_on
 
 MOST_LABELS = 64
 """An image with more distinct values than that is no mask."""
-
-
-def patient_hash(patient: str) -> str:
-    """128 bits of the SHA-256 of a patient's identifier, as bundles keep it."""
-    return hashlib.sha256(patient.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -109,14 +104,6 @@ class Contents:
         return (
             not self.problems and self.images.keys() == case.images.keys() and (not case.mask or self.mask is not None)
         )
-
-
-def pixel_hash(volume: Volume) -> str:
-    """128 bits of the SHA-256 of the voxels in canonical axis order; the geometry does not count."""
-    turned = np.ascontiguousarray(Canonical.of(volume.grid).apply(volume.array))
-    digest = hashlib.sha256(repr(turned.shape).encode())
-    digest.update(turned.data)
-    return digest.hexdigest()[:32]
 
 
 def mask_facts(mask: Volume, image: Volume, k: int | None) -> MaskFacts:

@@ -7,9 +7,9 @@ from typing import Any
 
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.models.seen import patient_hash, pixel_hash
 from AnomalyDetectionLib.scoring.model import Model
 
-from ..cohorts.facts import patient_hash, pixel_hash
 from ..cohorts.manifest import Case
 from .baselines.fit import ROLES
 
@@ -27,7 +27,7 @@ class Seen:
 
     def __init__(self, model: Model, split: str) -> None:
         used: Mapping[str, Any] = model.info.get("used", {})
-        self.known = bool(used)
+        self.known = "train" in used
         self._model = f"{model.identity.id} {model.identity.version}"
         self._roles = [role for role in ROLES if role in used and not role == split == "validate"]
         self._patients = {role: set(used[role]["patients_sha256"]) for role in self._roles}

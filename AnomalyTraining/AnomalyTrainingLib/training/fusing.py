@@ -8,7 +8,7 @@ fused score of any one of n normals by the order of 1 / n.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,14 @@ from AnomalyDetectionLib.detectors.fusion import Fusion
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.models.bundle import load_bundle
 from AnomalyDetectionLib.models.manifest import read_manifest
+from AnomalyDetectionLib.models.seen import LEARNT, is_crossed, joined_used, patient_hash, pixel_hash, used_of
 from AnomalyDetectionLib.scoring.composite import Composite, Member
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.registry import BUILT_IN
-from AnomalyTrainingLib.cohorts.facts import patient_hash, pixel_hash
 from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume
 
 from .config import TrainConfig
 from .statistics import Fitted, ProgressCallback, rebuilt
-
-LEARNT = ("train", "validate")
-"""Roles by whose cases a model has become what it is."""
-
-Used = Mapping[str, Mapping[str, Sequence[str]]]
-"""Role to `patients_sha256` and `images_sha256`, as bundles keep them."""
 
 
 def fuse(config: TrainConfig, calibrate: Sequence[Case], progress: ProgressCallback) -> Fitted:
@@ -54,7 +48,7 @@ def fuse(config: TrainConfig, calibrate: Sequence[Case], progress: ProgressCallb
     for number, model in enumerate(models):
         if model.identity.sha256 in {other.identity.sha256 for other in models[:number]}:
             raise InputError(f"{folders[number]}: this model is a member already; name each once.")
-    unknown = [_name(model) for model in models if not model.info.get("used")]
+    unknown = [_name(model) for model in models if "train" not in used_of(model.info)]
     patients = {patient_hash(case.patient) for case in calibrate}
     images: set[str] = set()
     for done, case in enumerate(calibrate, 1):
@@ -69,7 +63,9 @@ def fuse(config: TrainConfig, calibrate: Sequence[Case], progress: ProgressCallb
             f"{', '.join(unknown)} does not say whom it was trained on: whether the calibration normals are new to the "
             "fusion is unknown."
         )
-    return Fitted(rebuilt(config, fusion), models[0].template, facts, _all_used(models))
+    return Fitted(
+        rebuilt(config, fusion), models[0].template, facts, joined_used(*(used_of(model.info) for model in models))
+    )
 
 
 def without_folders(config: TrainConfig, fusion: Composite) -> TrainConfig:
@@ -101,15 +97,15 @@ def _name(model: Model) -> str:
 
 
 def _check_held_out(model: Model, patients: set[str], images: set[str]) -> None:
-    crossed = _is_crossed(model)
-    for role in (*LEARNT, *(("calibrate",) if crossed else ())):
+    crossed = is_crossed(model.info)
+    for role in LEARNT:
         known_patients, known_images = _hashes(model, role)
         shared = max(len(patients & known_patients), len(images & known_images))
         if not shared:
             continue
         how = (
             "was fitted to (its calibration was cross-conformal; train it with calibration.method=split)"
-            if crossed
+            if crossed and role == "train"
             else f"was made with (its split {role!r})"
         )
         raise InputError(
@@ -118,13 +114,9 @@ def _check_held_out(model: Model, patients: set[str], images: set[str]) -> None:
         )
 
 
-def _is_crossed(model: Model) -> bool:
-    return str(model.info.get("calibration", {}).get("method", "")).startswith("cross")
-
-
 def _hashes(model: Model, role: str) -> tuple[set[str], set[str]]:
     """Of patients and images of a role."""
-    used = model.info.get("used", {}).get(role, {})
+    used = used_of(model.info).get(role, {})
     return set(used.get("patients_sha256", ())), set(used.get("images_sha256", ()))
 
 
@@ -144,23 +136,3 @@ def _facts(models: Sequence[Model], rule: str, patients: set[str], images: set[s
             "fusion again"
         )
     return facts
-
-
-def _all_used(models: Sequence[Model]) -> dict[str, dict[str, list[str]]]:
-    """Hashes of all that any member has seen."""
-    return joined_used(*(model.info.get("used", {}) for model in models))
-
-
-def joined_used(*parts: Used) -> dict[str, dict[str, list[str]]]:
-    """The union of what several models have seen, by role."""
-    return {
-        role: {
-            kind: sorted(set().union(*(part.get(role, {}).get(kind, ()) for part in parts)))
-            for kind in ("patients_sha256", "images_sha256")
-        }
-        for role in _roles(parts)
-    }
-
-
-def _roles(parts: Sequence[Used]) -> Iterator[str]:
-    return iter(dict.fromkeys(role for part in parts for role in part))

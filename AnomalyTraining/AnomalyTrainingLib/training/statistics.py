@@ -36,7 +36,7 @@ class Fitted:
     facts
         What the bundle says of its training.
     used
-        Hashes of what it has seen in other runs, as members of a fusion have (`fusing.Used`).
+        Hashes of what it has seen in other runs, as members of a fusion have (`models.seen.Used`).
     """
 
     detector: Detector

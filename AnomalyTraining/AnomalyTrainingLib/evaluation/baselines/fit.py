@@ -21,6 +21,7 @@ import torch
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.template import Template
 from AnomalyDetectionLib.imaging.volume import Volume
+from AnomalyDetectionLib.models.seen import joined_used, patient_hash, pixel_hash
 from AnomalyDetectionLib.scoring.calibrate import Gathering
 from AnomalyDetectionLib.scoring.composite import Composite
 from AnomalyDetectionLib.scoring.contract import Batch, InputSpec
@@ -29,10 +30,8 @@ from AnomalyDetectionLib.scoring.prepare import LEAST_SLICES, as_normal, check_f
 from AnomalyDetectionLib.scoring.raw import Ready, make_ready, score_ready
 from AnomalyDetectionLib.scoring.registry import build
 
-from ...cohorts.facts import patient_hash, pixel_hash
 from ...cohorts.manifest import Case, Cohort, load_case_volume
 from ...training.config import TrainConfig
-from ...training.fusing import joined_used
 from ...training.statistics import DEFAULT_TEMPLATE_MM, ProgressCallback, make_template
 from ..shift.reference import NAME as SUMMARY
 from ..shift.reference import CohortSummary, ImageRow, image_row
