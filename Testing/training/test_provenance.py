@@ -45,11 +45,13 @@ def test_the_card_says_how_the_model_was_made_and_what_limits_it(model: Model, t
         "data": data_facts(made, made.cases),
         "calibration": {"method": "cross-conformal, 5 folds by patient"},
         "run": run,
+        "description": "Radiographs of left feet.",
     }
     card = model_card(replace(model, info=info))
     for said in (
         "2 of its 3 images were simulated",
         "a p-value of 0.05 stands for 5 % of normals only roughly",
+        "Radiographs of left feet.",
         "seed: 3",
         "seconds since the last start: 12.3",
         '"shading_limit": 0.1',

@@ -121,6 +121,8 @@ def model_card(model: Model) -> str:
     """`docs/README.md`, written from what is known of the model and nothing else."""
     parts = (_what, _input, _training, _calibration, _measured, _limits, _making)
     lines = [f"# {model.identity.id} {model.identity.version}", "", INTENDED_USE]
+    if description := model.info.get("description"):
+        lines += ["", str(description)]
     for part in parts:
         lines += part(model)
     return "\n".join(lines) + "\n"

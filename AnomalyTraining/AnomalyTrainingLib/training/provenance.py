@@ -23,6 +23,9 @@ from .config import TrainConfig
 
 PACKAGES = ("torch", "numpy", "monai", "lightning", "SimpleITK", "scikit-learn", "nibabel", "pydicom")
 
+OF_THE_MACHINE = ("processor", "threads", "seconds since the last start")
+"""What `run_facts` tells of the machine and how busy it was; no other machine makes these again."""
+
 
 def data_facts(cohort: Cohort, used: Sequence[Case]) -> dict[str, Any]:
     """What the images were that a run used; they are read unless a check has read them before.
