@@ -110,6 +110,18 @@ def test_the_mask_is_the_whole_tumour_in_binary_and_label_4_is_what_the_release_
         assert tuple(np.count_nonzero(masks[name]) for name in names) == counts
 
 
+def test_each_manifest_has_masks_of_its_own_and_a_split_that_cannot_be_writes_none(tmp_path, capsys):
+    write_scan(tmp_path / "s", "BraTS-GLI-00001-000", {2: slice(5, 7), 4: slice(8, 9)}, "-t2f")
+    tumour = brats(tmp_path / "s", tmp_path / "a.csv").cases[0].mask
+    assert tumour == tmp_path / "a-masks" / "BraTS-GLI-00001-000.nii.gz"
+    before = tumour.read_bytes()
+    brats(tmp_path / "s", tmp_path / "b.csv", "--cavity")
+    assert tumour.read_bytes() == before
+    for options in ([], ["--slices"], ["--supervised"]):
+        assert "too few" in refusal(capsys, tmp_path / "s", "--split", *options, "--out", tmp_path / "c.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-masks", "a.csv", "b-masks", "b.csv", "s"]
+
+
 def test_slices_are_normal_away_from_what_is_marked_and_abnormal_with_enough_of_it(tmp_path):
     write_scan(tmp_path / "s", "BraTS-MEN-00000-000", {1: slice(6, 8)}, "-t2f")
     write_scan(tmp_path / "s", "BraTS-GLI-00001-000", {1: slice(6, 7), 4: slice(11, 12)}, "-t2f", seed=1)

@@ -98,6 +98,20 @@ def test_boxes_become_masks_on_the_grid_of_the_image_they_were_resampled_to(tmp_
     check_cohort(read_manifest(tmp_path / "c.csv"))
 
 
+def test_masks_of_boxes_are_of_one_manifest_and_written_once_it_can_be_split(tmp_path, capsys):
+    boxes = ["00000001_000.png,Mass,0,0,512,512,,,", "00000001_000.png,Nodule,512,512,256,256,,,"]
+    write_nih(tmp_path / "nih", [nih_row("00000001_000.png", "Mass|Nodule")], boxes=boxes)
+    painted = []
+    for name in ("mass", "nodule"):
+        assert nih(tmp_path / "nih", "--finding", name, "--box-masks", "--out", tmp_path / f"{name}.csv") == 0
+    for name in ("mass", "nodule"):
+        (case,) = read_manifest(tmp_path / f"{name}.csv")
+        painted.append(int(load_case_mask(case, load_case_volume(case)).sum()))
+    assert painted == [32 * 32, 16 * 16]
+    message = refusal(capsys, tmp_path / "nih", "--box-masks", "--split", "--out", tmp_path / "split.csv")
+    assert "too few to split" in message and not list(tmp_path.glob("split*"))
+
+
 def test_missing_images_are_counted_in_one_sentence_and_images_may_lie_anywhere(tmp_path, capsys):
     places = {"00000001_000.png": "images", "00000002_000.png": "images", "00000004_000.png": "images_012/images"}
     write_nih(tmp_path, ROWS, images=places)

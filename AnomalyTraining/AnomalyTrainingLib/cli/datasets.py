@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from AnomalyDetectionLib.errors import InputError
 
-from .splitting import add_out, add_split
+from .splitting import add_out, add_split, split
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.cli.progress import Progress
@@ -27,8 +27,13 @@ def add_datasets(sources: argparse._SubParsersAction) -> None:
 
 
 def read(args: argparse.Namespace, out: Path, progress: Progress) -> list[Case]:
-    """The cases of the data set that was named; files that belong to a manifest lie in folders beside it."""
+    """The cases of the data set that was named; files that belong to the manifest lie in a folder of its name."""
     return _VERBS[args.source_kind][1](args, out, progress)
+
+
+def _beside(out: Path, what: str) -> Path:
+    """The folder for files of this manifest only: with other options they would be others, under the same names."""
+    return out.absolute().with_name(f"{out.stem}-{what}")
 
 
 def _add_nih(sources: argparse._SubParsersAction) -> None:
@@ -57,7 +62,9 @@ def _add_nih(sources: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--view", action="append", default=[], choices=("PA", "AP"), help="only this view")
     parser.add_argument(
-        "--box-masks", action="store_true", help="write a mask of the boxes of each boxed image into the folder 'boxes'"
+        "--box-masks",
+        action="store_true",
+        help="write a mask of the boxes of each boxed image into a folder beside the manifest, cohort-boxes",
     )
     add_out(parser)
     add_split(parser, published="the images of test_list.txt")
@@ -72,7 +79,8 @@ def _read_nih(args: argparse.Namespace, out: Path, progress: Progress) -> list[C
         others_normal=args.others_normal,
         views=args.view,
         images=args.images,
-        masks=out.absolute().parent / "boxes" if args.box_masks else None,
+        masks=_beside(out, "boxes") if args.box_masks else None,
+        accept=lambda cases: split(cases, args),
         warn=progress.warn,
         progress=lambda share: progress("reading the tables", share),
     )
@@ -87,10 +95,11 @@ def _add_brats(sources: argparse._SubParsersAction) -> None:
         "*_seg.nii.gz. Gliomas of several years are refused: they are largely the same patients under other names.\n"
         "Get it from https://www.synapse.org/brats (registration; CC BY 4.0 since 2021, cite Menze et\n"
         "al., TMI 2015 and Baid et al., 2021). Scans without segmentation are left out.\n\n"
-        "Binary masks of the whole tumour are written into the folder 'masks' beside the manifest. Every scan is an\n"
-        "abnormal case; with --slices every axial slice is one, normal where nothing is marked within --margin, and\n"
-        "--split deals out the patients: normals 50 % train, 20 % calibrate, 15 % validate, 15 % test. Columns that\n"
-        "come out: order (time point), site and grade where the release says them, task (GLI, MEN, MET, PED, SSA).",
+        "Binary masks of the whole tumour are written into a folder beside the manifest, cohort-masks. Every scan is\n"
+        "an abnormal case; with --slices every axial slice is one, normal where nothing is marked within --margin,\n"
+        "and --split deals out the patients: normals 50 % train, 20 % calibrate, 15 % validate, 15 % test. Columns\n"
+        "that come out: order (time point), site and grade where the release says them, task (GLI, MEN, MET, PED,\n"
+        "SSA).",
         formatter_class=_HELP,
     )
     parser.add_argument("source", metavar="SRC", help="the folder with the scans")
@@ -135,10 +144,11 @@ def _read_brats(args: argparse.Namespace, out: Path, progress: Progress) -> list
     rules = SliceRules(args.least_tumour, args.margin, args.least_brain, args.every) if args.slices else None
     return cases_of_brats(
         args.source,
-        out.absolute().parent / "masks",
+        _beside(out, "masks"),
         modalities=tuple(dict.fromkeys(args.modality)) or ("flair",),
         slices=rules,
         cavity=args.cavity,
+        accept=lambda cases: split(cases, args),
         warn=progress.warn,
         progress=lambda share: progress("writing masks", share),
     )

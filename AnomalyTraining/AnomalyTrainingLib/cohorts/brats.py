@@ -11,8 +11,8 @@ https://www.synapse.org/brats), of which only the names of the files count, wher
 Labels are 1, 2 and 4 until 2021 and 1, 2 and 3 since; whatever is marked is the whole tumour, but for label 4 of the
 gliomas and metastases of 2024, the resection cavity.
 
-The gliomas of a year are largely those of the years before under new names, and no table says which is which: a cohort
-is made of one release, or patients would stand in two splits.  The other tasks (MEN, MET, PED, SSA) have others.
+The gliomas of a year are largely those of the years before under new names: a cohort is made of one release, or
+patients would stand in two splits.  The other tasks (MEN, MET, PED, SSA) have others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from AnomalyDetectionLib.imaging.volume import Volume
 from AnomalyDetectionLib.imaging.write import write_labels
 
 from .manifest import DEFAULT_CHANNEL, Case, ImageSource
-from .published import Warn, files_below, folder_of, natural
+from .published import Accept, Warn, files_below, folder_of, natural
 
 MODALITIES = ("flair", "t1", "t1c", "t2")
 _PARTS = {
@@ -128,6 +128,7 @@ def cases_of_brats(
     modalities: Sequence[str] = ("flair",),
     slices: SliceRules | None = None,
     cavity: bool = False,
+    accept: Accept = lambda cases: None,
     warn: Warn = lambda message: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Case]:
@@ -144,6 +145,8 @@ def cases_of_brats(
         and slices of one patient are never in two splits.
     cavity
         The resection cavity counts as abnormal too.  Without it slices with a cavity and no tumour are left out.
+    accept
+        Called with an abnormal case for every scan before the first mask is written.
 
     Raises
     ------
@@ -165,10 +168,11 @@ def cases_of_brats(
         warn(f"{unmarked} scans have no segmentation, as in the validation sets; they are left out.")
     if lacking := len(scans) - len(whole) - unmarked:
         warn(f"{lacking} scans lack one of {', '.join(modalities)}; they are left out.")
+    accept([_case_of(scan, None, modalities) for scan in whole])
     cases: list[Case] = []
     free = 0
     for done, scan in enumerate(whole, 1):
-        made = list(_cases_of(scan, masks, tuple(modalities), slices, cavity))
+        made = list(_cases_of(scan, masks, modalities, slices, cavity))
         free += not made
         cases += made
         progress(done / len(whole))
@@ -208,6 +212,12 @@ def _scans(source: Path) -> list[_Scan]:
     return sorted(found.values(), key=lambda scan: natural(scan.name))
 
 
+def _case_of(scan: _Scan, mask: Path | None, modalities: Sequence[str]) -> Case:
+    names = {DEFAULT_CHANNEL: modalities[0]} if len(modalities) == 1 else {name: name for name in modalities}
+    images = {channel: ImageSource(scan.parts[name]) for channel, name in names.items()}
+    return Case(scan.name, scan.patient, images, 1, mask, order=scan.order, covariates=scan.covariates())
+
+
 def _cases_of(
     scan: _Scan, masks: Path, modalities: Sequence[str], slices: SliceRules | None, cavity: bool
 ) -> Iterator[Case]:
@@ -217,9 +227,7 @@ def _cases_of(
     if not tumour.any():
         return
     mask = masks / f"{scan.name}.nii.gz"
-    names = {DEFAULT_CHANNEL: modalities[0]} if len(modalities) == 1 else {name: name for name in modalities}
-    images = {channel: ImageSource(scan.parts[name]) for channel, name in names.items()}
-    case = Case(scan.name, scan.patient, images, 1, mask, order=scan.order, covariates=scan.covariates())
+    case = _case_of(scan, mask, modalities)
     if slices is None:
         write_labels(tumour, marked.grid, mask)
         yield case

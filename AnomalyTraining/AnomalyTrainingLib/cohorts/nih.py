@@ -29,7 +29,7 @@ from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.imaging.write import atomically
 
 from .manifest import DEFAULT_CHANNEL, Case, ImageSource
-from .published import Wanted, Warn, files_below, first_file, folder_of, nearest, published_rows, some
+from .published import Accept, Wanted, Warn, files_below, first_file, folder_of, nearest, published_rows, some
 
 NO_FINDING = "No Finding"
 FINDINGS = (
@@ -114,6 +114,7 @@ def cases_of_nih(
     views: Collection[str] = (),
     images: str | Path | None = None,
     masks: Path | None = None,
+    accept: Accept = lambda cases: None,
     warn: Warn = lambda message: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Case]:
@@ -134,6 +135,8 @@ def cases_of_nih(
         Where the images lie, if not below `source`.
     masks
         Folder for masks of the boxes of abnormal cases, on the grid of each image; None writes none.
+    accept
+        Called with the cases before the first mask is written.
 
     Raises
     ------
@@ -168,6 +171,8 @@ def cases_of_nih(
         warn(f"{ages:,} ages are beyond {OLDEST} years or not said; they are left empty.")
     if train and (strangers := [case.case for case in found if case.case not in train and case.case not in test]):
         raise InputError(f"{source}: {some(strangers)} stand neither in {TEST_LIST} nor in {TRAIN_LIST}.")
+    if masks is not None:
+        accept(found)
     return _with_boxes(found, source / BOXES, wanted, masks)
 
 

@@ -16,6 +16,11 @@ from pathlib import Path
 
 from AnomalyDetectionLib.errors import InputError
 
+from .manifest import Case
+
+Accept = Callable[[Sequence[Case]], object]
+"""Called with cases before anything is written for them; raises where they cannot be used."""
+
 Warn = Callable[[str], None]
 """Called with one sentence for what the user should know."""
 
