@@ -219,6 +219,23 @@ def test_a_member_that_has_learnt_from_a_calibration_normal_is_refused(
         assert said in capsys.readouterr().err and not out.exists()
 
 
+def test_a_decision_is_not_chosen_on_cases_that_a_member_was_fitted_to(
+    model: Model, bundles: dict[str, Path], cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = cohort.read_text().splitlines()
+    decisive = [f"v{n},v{n},head{n}.nii.gz,{n - 40},validate,MR" for n in (40, 41)]
+    for n in (40, 41):
+        write_volume(simulated.head(n), cohort.with_name(f"head{n}.nii.gz"))
+    table = cohort.with_name("decided.csv")
+    table.write_text("\n".join([*lines, *decisive]) + "\n")
+    write_bundle(described(model, ["a", "v41"]), tmp_path / "fitted")
+    write_bundle(described(model, ["a"], ["v40", "v41"], "cross-conformal, 5 folds by patient"), tmp_path / "crossed")
+    for name, said in (("fitted", "1 of 2 patients whose cases decide"), ("crossed", "2 of 2 patients whose cases")):
+        members = [tmp_path / name, bundles["autoencoder"]]
+        assert main(train(table, tmp_path / f"run-{name}", members, "threshold.method=roc")) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_models_that_cannot_be_fused_are_refused_in_one_sentence(
     model: Model,
     bundles: dict[str, Path],

@@ -26,18 +26,21 @@ from .config import TrainConfig
 from .statistics import Fitted, ProgressCallback, rebuilt
 
 
-def fuse(config: TrainConfig, calibrate: Sequence[Case], progress: ProgressCallback) -> Fitted:
+def fuse(config: TrainConfig, calibrate: Sequence[Case], decide: Sequence[Case], progress: ProgressCallback) -> Fitted:
     """The fusion of the bundles that a configuration names.
 
     Parameters
     ----------
     calibrate
         The normals that it is going to be calibrated on.
+    decide
+        The cases that its decision is going to be chosen on; may be empty.
 
     Raises
     ------
     InputError
-        If a bundle cannot be read or fused, two are the same, or one has learnt from a calibration normal.
+        If a bundle cannot be read or fused, two are the same, or one has learnt from a calibration normal or was
+        fitted to a case that decides.
     """
     options = dict(config.options)
     folders = [Path(folder) for folder in options.pop("members")]
@@ -49,13 +52,18 @@ def fuse(config: TrainConfig, calibrate: Sequence[Case], progress: ProgressCallb
         if model.identity.sha256 in {other.identity.sha256 for other in models[:number]}:
             raise InputError(f"{folders[number]}: this model is a member already; name each once.")
     unknown = [_name(model) for model in models if "train" not in used_of(model.info)]
-    patients = {patient_hash(case.patient) for case in calibrate}
-    images: set[str] = set()
-    for done, case in enumerate(calibrate, 1):
-        images.add(pixel_hash(load_case_volume(case)))
-        progress("looking for calibration normals that members know", done / len(calibrate))
+    patients, images = _hashes_of(calibrate, "looking for calibration normals that members know", progress)
+    deciding = _hashes_of(decide, "looking for validation cases that members know", progress)
     for model in models:
-        _check_held_out(model, patients, images)
+        _check_held_out(
+            *(model, LEARNT, patients, images, "calibration normals"),
+            "calibrate the fusion on normals that no member has learnt from",
+        )
+        # A member may have chosen its epoch on them, as any model whose decision is chosen by ROC has.
+        _check_held_out(
+            *(model, LEARNT[:1], *deciding, "patients whose cases decide (split 'validate')"),
+            "choose the decision on cases that no member was fitted to, or by `threshold.method: normals`",
+        )
     fusion = Fusion.of([_as_member(model) for model in models], **options)
     facts = _facts(models, fusion.rule, patients, images)
     if unknown:
@@ -96,9 +104,21 @@ def _name(model: Model) -> str:
     return f"{model.identity.id} {model.identity.version}"
 
 
-def _check_held_out(model: Model, patients: set[str], images: set[str]) -> None:
+def _hashes_of(cases: Sequence[Case], stage: str, progress: ProgressCallback) -> tuple[set[str], set[str]]:
+    """Of patients and images of cases."""
+    images: set[str] = set()
+    for done, case in enumerate(cases, 1):
+        images.add(pixel_hash(load_case_volume(case)))
+        progress(stage, done / len(cases))
+    return {patient_hash(case.patient) for case in cases}, images
+
+
+def _check_held_out(
+    model: Model, roles: Sequence[str], patients: set[str], images: set[str], what: str, advice: str
+) -> None:
+    """Refuse cases that the model has seen in one of these roles."""
     crossed = is_crossed(model.info)
-    for role in LEARNT:
+    for role in roles:
         known_patients, known_images = _hashes(model, role)
         shared = max(len(patients & known_patients), len(images & known_images))
         if not shared:
@@ -108,10 +128,7 @@ def _check_held_out(model: Model, patients: set[str], images: set[str]) -> None:
             if crossed and role == "train"
             else f"was made with (its split {role!r})"
         )
-        raise InputError(
-            f"{shared} of {len(patients)} calibration normals are ones that {_name(model)} {how}; calibrate the fusion "
-            "on normals that no member has learnt from."
-        )
+        raise InputError(f"{shared} of {len(patients)} {what} are ones that {_name(model)} {how}; {advice}.")
 
 
 def _hashes(model: Model, role: str) -> tuple[set[str], set[str]]:

@@ -147,7 +147,7 @@ class _Fitting:
         events: Callable[[Mapping[str, Any]], None],
     ) -> Fitted:
         if issubclass(detector_class(self.config.detector), Composite):
-            return fuse(self.config, self.roles.calibrate, progress)
+            return fuse(self.config, self.roles.calibrate, self.roles.decide, progress)
         kept = folder / "template.npz"
         common: dict[str, Any] = {
             "template": Template.from_file(kept) if kept.exists() else None,
