@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +266,30 @@ def test_what_a_worker_started_is_killed_with_it(pretend: Pretend, lesioned: Vol
         worker.score(lesioned, tmp_path, progress=stop)
     grandchild = int((tmp_path / "pid").read_text())
     assert wait_until(lambda: not runs(grandchild))
+
+
+def test_a_worker_behind_a_launcher_is_killed_though_only_the_launcher_was_started(
+    pretend: Pretend, lesioned: Volume, tmp_path: Path
+) -> None:
+    """As PythonSlicer does: a program that starts Python and waits for it."""
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
+    launcher.chmod(0o755)
+    worker = pretend(
+        "os.setpgid(0, 0); hello(); ask(); say(type='progress', id=1, stage='s', fraction=0.1, eta_s=None)\n"
+        "time.sleep(60)"
+    )
+    worker.client._program = str(launcher)
+    pids: list[int] = []
+
+    def stop(news: Progress) -> None:
+        assert worker.client.hello is not None
+        pids.append(worker.client.hello["pid"])
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        worker.score(lesioned, tmp_path, progress=stop)
+    assert wait_until(lambda: not runs(pids[0]))
 
 
 def test_an_image_that_finds_no_room_is_told_and_nothing_is_left(

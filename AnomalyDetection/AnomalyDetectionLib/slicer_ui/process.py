@@ -48,11 +48,11 @@ class QtProcess:
         if self._is_alive():
             self._process.closeWriteChannel()
 
-    def kill_tree(self) -> None:
+    def kill_tree(self, worker: int | None) -> None:
         if self._is_alive():
             pid = int(self._process.processId())
             if pid > 0:
-                kill_tree(pid)
+                kill_tree(pid, worker)
             self._process.kill()
 
     def wait(self, seconds: float) -> bool:

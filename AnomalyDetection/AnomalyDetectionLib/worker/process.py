@@ -111,9 +111,9 @@ class SubprocessProcess:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
 
-    def kill_tree(self) -> None:
+    def kill_tree(self, worker: int | None) -> None:
         if self._process is not None and self._process.poll() is None:
-            kill_tree(self._process.pid)
+            kill_tree(self._process.pid, worker)
         self.close_input()
 
     def wait(self, seconds: float) -> bool:

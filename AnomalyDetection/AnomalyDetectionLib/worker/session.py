@@ -113,8 +113,8 @@ class Process(Protocol):
     def close_input(self) -> None:
         """Close its standard input."""
 
-    def kill_tree(self) -> None:
-        """Kill it and what it started."""
+    def kill_tree(self, worker: int | None) -> None:
+        """Kill it and what it started; `worker` is the id that the worker gave of itself, if it has greeted."""
 
     def wait(self, seconds: float) -> bool:
         """Wait for its end, at most so long; what it said until then is handed to the listener.  True if it ended."""
@@ -171,7 +171,7 @@ class Session:
         """Kill the process and report why; whatever it still says is ignored."""
         if not self._over:
             self._over = True
-            self._process.kill_tree()
+            self._kill()
             self._owner.ended(self, failure)
 
     def shut_down(self, seconds: float) -> None:
@@ -188,8 +188,11 @@ class Session:
     def discard(self, seconds: float) -> None:
         """Kill the process, without a word to the owner, and wait until it is gone."""
         self._over = True
-        self._process.kill_tree()
+        self._kill()
         self._process.wait(seconds)
+
+    def _kill(self) -> None:
+        self._process.kill_tree(None if self.hello is None else self.hello["pid"])
 
     # ---- what the process tells
 
