@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -305,3 +307,31 @@ def test_an_image_that_finds_no_room_is_told_and_nothing_is_left(
     with pytest.raises(InputError, match=r"cannot be handed to the worker.*no space left"):
         worker.score(lesioned, tmp_path)
     assert not left_over(worker)
+
+
+def test_a_folder_that_cannot_be_made_fails_each_request_once_and_the_next_one_works(
+    pretend: Pretend, lesioned: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that has no room for the second file, which says whose the folder is."""
+    worker = pretend("hello()\nwhile True: say(type='result', id=ask()['id'], value={'pong': True})")
+    write_text, place = Path.write_text, tmp_path / "temporary"
+    place.mkdir()
+
+    def full(self: Path, *arguments: Any, **settings: Any) -> int:
+        if self.name == "owner.json":
+            raise OSError(28, "No space left on device", str(self))
+        return write_text(self, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "gettempdir", lambda: str(place))
+        patch.setattr(Path, "write_text", full)
+        for ask in (
+            worker.ping,
+            worker.devices,
+            lambda: worker.load(tmp_path),
+            lambda: worker.score(lesioned, tmp_path),
+        ):
+            with pytest.raises(InputError, match=r"no folder can be made .*No space left on device"):
+                ask()
+            assert not worker.client.is_busy and not list(place.iterdir())
+    assert worker.ping()

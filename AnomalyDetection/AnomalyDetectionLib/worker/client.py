@@ -249,7 +249,12 @@ class Client:
         if volume is not None:
             request.volume = volume
             request.message["volume"] = volume_message(volume, request.id)
-            request.saving = Saving(volume, self._private_folder().path, request.id)
+            try:
+                folder = self._private_folder().path
+            except InputError as error:
+                watcher.failed(Failure("bad-input", str(error)))
+                return request.id
+            request.saving = Saving(volume, folder, request.id)
             self._savings = [saving for saving in self._savings if not saving.is_done] + [request.saving]
         self._queue.append(request)
         self._advance()
@@ -261,7 +266,8 @@ class Client:
                 self._workspace = Workspace()
             except OSError as error:
                 raise InputError(
-                    f"The image cannot be handed to the worker: no folder can be made for it ({error.strerror})."
+                    "Nothing can be handed to the worker: no folder can be made for temporary files "
+                    f"({error.strerror or error}); free some space or check permissions."
                 ) from error
         return self._workspace
 
@@ -290,11 +296,25 @@ class Client:
                 self._settle(request, lambda: request.watcher.failed(failure))
 
     def _start_session(self) -> None:
+        try:
+            launch = launch_of(self._private_folder().path, self._program, self._environment)
+        except InputError as error:
+            self._give_up(Failure("bad-input", str(error)))
+            return
         if self._current is not None:
             self._current.starts += 1
         self._session = Session(self._make_process(), self)
         self._start_limit = time.monotonic() + START_LIMIT_S
-        self._session.start(launch_of(self._private_folder().path, self._program, self._environment))
+        self._session.start(launch)
+
+    def _give_up(self, failure: Failure) -> None:
+        """There can be no worker: whatever waits for one fails."""
+        lost = [*self._pings.values()]
+        self._pings.clear()
+        for ping in lost:
+            ping.watcher.failed(failure)
+        if (request := self._current) is not None:
+            self._settle(request, lambda: request.watcher.failed(failure))
 
     def _settle(self, request: Request, tell: Callable[[], None]) -> None:
         """A request is over: make room, tell its watcher, go on with the next."""

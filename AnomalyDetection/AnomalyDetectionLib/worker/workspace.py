@@ -43,7 +43,11 @@ class Workspace:
         remove_stale(place)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))  # mode 0700
         owner = {"pid": os.getpid(), "host": platform.node()}
-        (self.path / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
+        try:
+            (self.path / _OWNER).write_text(json.dumps(owner), encoding="utf-8")
+        except OSError:
+            self.remove()  # without an owner nobody would
+            raise
 
     def file(self, name: str) -> Path:
         """The path of a file of that name; see `file_in`."""
