@@ -15,6 +15,23 @@ def test_the_processor_computes_and_a_device_that_does_not_says_why() -> None:
     assert "meta" in str(kernel_problem(torch.device("meta")))  # it is there, and nothing can be computed on it
 
 
+def test_a_device_that_was_full_is_tried_again_and_one_that_computes_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[torch.device] = []
+    ones = torch.ones
+
+    def full_at_first(size: int, device: torch.device) -> torch.Tensor:
+        tried.append(device)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return ones(size, device="cpu")
+
+    monkeypatch.setattr(torch, "ones", full_at_first)
+    monkeypatch.setattr(devices, "_computes", set())
+    card = torch.device("cuda", 0)
+    assert [kernel_problem(card) for _ in range(3)] == ["out of memory", None, None]
+    assert tried == [card, card]
+
+
 def test_automatic_leaves_a_graphics_card_alone_on_which_nothing_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

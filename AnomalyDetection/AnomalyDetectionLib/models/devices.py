@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,17 +37,25 @@ def free_bytes(device: torch.device) -> int | None:
         return None
 
 
-@cache
+_computes: set[torch.device] = set()
+"""Devices on which something was computed once; one that is full today may be free in a minute and is tried again."""
+
+
 def kernel_problem(device: torch.device) -> str | None:
     """Why nothing can be computed on a device that is there, or None where something can.
 
     A torch that was built for other graphics cards lists a new one, and fails at the first kernel.
     """
+    if device in _computes:
+        return None
     try:
         total = (torch.ones(8, device=device) * 2).sum().item()
     except RuntimeError as error:
         return one_line(str(error), 200)
-    return None if total == 16 else f"2 × 8 gave {total}"
+    if total != 16:
+        return f"2 × 8 gave {total}"
+    _computes.add(device)
+    return None
 
 
 def choose_device(requested: str, needed_bytes: int) -> Choice:
@@ -94,9 +101,10 @@ def _automatic(needed_bytes: int) -> Choice:
     note = None
     if torch.cuda.is_available():
         gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-        working = [gpu for gpu in gpus if kernel_problem(gpu) is None]
+        problems = {gpu: kernel_problem(gpu) for gpu in gpus}
+        working = [gpu for gpu in gpus if problems[gpu] is None]
         if not working:
-            note = f"The GPU cannot be used ({kernel_problem(gpus[0])}); the CPU is used instead."
+            note = f"The GPU cannot be used ({problems[gpus[0]]}); the CPU is used instead."
             return _on_cpu(needed_bytes, note)
         best = max(working, key=lambda gpu: free_bytes(gpu) or 0)
         if needed_bytes <= RESERVE * (free_bytes(best) or 0):
