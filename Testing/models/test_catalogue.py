@@ -250,6 +250,26 @@ def spoilt(archive: Path, other: Path) -> None:
     archive.write_bytes(content)
 
 
+def spoilt_lzma(archive: Path, other: Path) -> None:
+    """The same, packed by the other method that has errors of its own."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as out:
+        for path in sorted(other.rglob("*")):
+            if path.is_file():
+                out.write(path, path.relative_to(other).as_posix())
+        start = out.getinfo("models/model.pt").header_offset + 1000
+    content = bytearray(archive.read_bytes())
+    content[start : start + 50] = b"\xff" * 50
+    archive.write_bytes(content)
+
+
+def misnamed(archive: Path, other: Path) -> None:
+    """A name that is said to be UTF-8 and is not."""
+    zipped(other, archive)
+    with zipfile.ZipFile(archive, "a") as out:
+        out.writestr("ä", "")
+    archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xff\xff"))
+
+
 def listed_outside(archive: Path, other: Path) -> None:
     """The list itself, with a right hash, names a file elsewhere."""
     manifest = json.loads((other / "anomaly.json").read_text())
@@ -296,6 +316,8 @@ def without_weights(archive: Path, other: Path) -> None:
         (many, "too many"),
         (encrypted, "encrypted"),
         (spoilt, "damaged|SHA-256 differs"),
+        (spoilt_lzma, "the archive is damaged"),
+        (misnamed, "the archive is damaged"),
         (listed_outside, "outside the bundle"),
         (named_outside, "not one of a model"),
         (two_models, "2 models"),
@@ -343,8 +365,11 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_copied(
     assert installed_files(catalogue) == []
 
 
-def test_what_a_killed_installation_left_is_neither_listed_nor_kept(catalogue: Catalogue, other: Path) -> None:
-    left = catalogue.user / ".installing-0123"
+@pytest.mark.parametrize("name", [".installing-0123", ".removing-0123"])
+def test_what_a_killed_installation_or_removal_left_is_neither_listed_nor_kept(
+    catalogue: Catalogue, other: Path, name: str
+) -> None:
+    left = catalogue.user / name
     shutil.copytree(other, left)
     os.utime(left, (0, 0))
     assert len(catalogue.entries()) == 1

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from AnomalyDetectionLib.errors import InputError, OutputError
 
-from .installing import install_bundle
+from .installing import REMOVING, install_bundle
 from .manifest import MANIFEST, listed_files, read_manifest, verify_bundle
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Catalogue:
         """
         if entry.folder.parent.resolve() != self.user.resolve():
             raise InputError(f"{entry.title}: this model is part of the extension and cannot be removed by itself.")
-        gone = self.user / f".removing-{uuid.uuid4().hex}"
+        gone = self.user / f"{REMOVING}{uuid.uuid4().hex}"
         try:
             entry.folder.rename(gone)  # at once, so that no half of a model is ever listed
             shutil.rmtree(gone)

@@ -7,6 +7,7 @@ archive can neither write elsewhere nor fill the disk.
 from __future__ import annotations
 
 import contextlib
+import lzma
 import re
 import shutil
 import stat
@@ -26,6 +27,8 @@ MAX_BUNDLE_BYTES = 8 * 2**30
 MAX_ENTRIES = 10_000
 """Of an archive."""
 _PARTIAL = ".installing-"
+REMOVING = ".removing-"
+"""What a model's folder is called while it is deleted."""
 _STALE_S = 3600
 _CHUNK = 2**20
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -57,7 +60,7 @@ def install_bundle(source: Path, user: Path, installed: Mapping[str, Path]) -> P
     try:
         with zipfile.ZipFile(source) as archive:
             return _from_archive(source, archive, user, installed)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: the archive is damaged ({error}); fetch it again.") from error
 
 
@@ -197,8 +200,8 @@ def _copy(source: Path, name: str, opened: Callable[[str], IO[bytes]], folder: P
 
 
 def _clear_stale(user: Path) -> None:
-    """Remove what an installation that was killed left behind."""
-    for folder in user.glob(f"{_PARTIAL}*"):
+    """Remove what an installation or a removal that was killed left behind."""
+    for folder in (*user.glob(f"{_PARTIAL}*"), *user.glob(f"{REMOVING}*")):
         with contextlib.suppress(FileNotFoundError):  # another Slicer may be removing it too
             if time.time() - folder.stat().st_mtime > _STALE_S:
                 shutil.rmtree(folder, ignore_errors=True)
