@@ -7,7 +7,6 @@ archive can neither write elsewhere nor fill the disk.
 from __future__ import annotations
 
 import contextlib
-import lzma
 import re
 import shutil
 import stat
@@ -23,6 +22,13 @@ from AnomalyDetectionLib.errors import InputError, OutputError
 
 from .manifest import MANIFEST, MAX_MANIFEST_BYTES, listed_files, parse_manifest, read_manifest, verify_bundle
 
+try:  # a Python may be built without it, and then zipfile refuses such members by itself
+    from lzma import LZMAError
+except ImportError:
+    LZMAError = zipfile.BadZipFile  # type: ignore[misc, assignment]
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, NotImplementedError, EOFError, UnicodeDecodeError)
+"""What reading an archive raises where its bytes are not right."""
 MAX_BUNDLE_BYTES = 8 * 2**30
 MAX_ENTRIES = 10_000
 """Of an archive."""
@@ -60,7 +66,7 @@ def install_bundle(source: Path, user: Path, installed: Mapping[str, Path]) -> P
     try:
         with zipfile.ZipFile(source) as archive:
             return _from_archive(source, archive, user, installed)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         raise InputError(f"{source}: the archive is damaged ({error}); fetch it again.") from error
 
 
