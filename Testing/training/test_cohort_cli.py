@@ -77,6 +77,62 @@ def test_files_of_one_name_in_two_classes_stay_apart_and_masks_are_found(tmp_pat
     assert cases["abnormal-2"].mask is None and cases["normal-1"].mask is None
 
 
+def test_a_mask_lies_under_the_path_of_its_image_below_the_source_the_part_or_the_class(tmp_path, capsys):
+    image_files(tmp_path / "set", "good/000.png crack/000.png hole/000.png hole/001.png masks/crack/000.png")
+    image_files(tmp_path / "set" / "masks", "hole/000.nii.gz 001.png good/000.png hole/002.png")
+    image_files(tmp_path / "parts", " ".join(f"{part}/{kind}/a.png" for part in ("train", "test") for kind in "ng"))
+    image_files(tmp_path / "parts", "train/n/b.png masks/train/n/a.png masks/test/n/a.png masks/n/b.png")
+
+    def masks_of(name: str, normal: str) -> dict[str, str]:
+        options = ["--normal", normal, "--masks", tmp_path / name / "masks", "--out", tmp_path / f"{name}.csv"]
+        assert cohort("folder", tmp_path / name, *options) == 0
+        cases = read_manifest(tmp_path / f"{name}.csv").cases
+        below = tmp_path / name / "masks"
+        return {case.case: case.mask.relative_to(below).as_posix() if case.mask else "" for case in cases}
+
+    assert masks_of("set", "good") == {
+        "good-000": "",
+        "crack-000": "crack/000.png",
+        "hole-000": "hole/000.nii.gz",
+        "hole-001": "001.png",
+    }
+    assert "1 of 5 masks fit no image; they are not used (hole/002.png)" in capsys.readouterr().err
+    assert masks_of("parts", "g") == {
+        "train-g-a": "",
+        "train-n-a": "train/n/a.png",
+        "train-n-b": "n/b.png",
+        "test-g-a": "",
+        "test-n-a": "test/n/a.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "complaint"),
+    [
+        ("good/0.png crack/0.png hole/0.png", "0.png", "0.png fits both {set}/crack/0.png and {set}/hole/0.png; name"),
+        ("good/0.png crack/0.png hole/0.png", "0.png hole/0.png", "as in {masks}/crack/0.png"),
+        ("train/good/0.png train/hole/1.png test/good/0.png test/hole/1.png", "hole/1.png", "1.png fits both"),
+        ("good/0.png hole/hole/0.png hole/0.png", "hole/0.png", "0.png fits both"),
+        ("good/0.png hole/1.png", "hole/1.png hole/1.nii.gz", "1.nii.gz and {masks}/hole/1.png would be masks of the"),
+        (
+            "good/0.png hole/1.png",
+            "hole/1_mask.png",
+            "none of 1 masks fits an abnormal image; that of {set}/hole/1.png",
+        ),
+        ("good/0.png", "0.png", "none of 1 masks fits an abnormal image; no image is abnormal"),
+        ("good/0.png hole/1.png", "../set/hole/1.png", "the folder of masks holds the images too"),
+    ],
+)
+def test_masks_that_are_not_clearly_of_one_image_are_refused(tmp_path, capsys, images, masks, complaint):
+    image_files(tmp_path / "set", images)
+    (tmp_path / "masks").mkdir()
+    image_files(tmp_path / "masks", masks)
+    folder = tmp_path if ".." in masks else tmp_path / "masks"
+    options = ["--normal", "good", "--masks", folder, "--out", tmp_path / "c.csv"]
+    expected = complaint.format(set=tmp_path / "set", masks=tmp_path / "masks")
+    assert expected in refusal(capsys, "folder", tmp_path / "set", *options)
+
+
 def test_folders_of_any_classes_become_labels_and_a_test_that_is_there_stays_the_test(tmp_path, capsys):
     train = " ".join(f"train/NORMAL/p{n}.jpeg val/NORMAL/v{n}.jpeg train/PNEUMONIA/q{n}.jpeg" for n in range(4))
     image_files(tmp_path / "set", f"{train} test/NORMAL/p0.jpeg test/PNEUMONIA/t1.jpeg test/.x/y.png")

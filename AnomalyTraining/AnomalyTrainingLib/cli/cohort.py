@@ -94,16 +94,18 @@ def _check(args: argparse.Namespace) -> int:
 
 def _read(args: argparse.Namespace, out: Path, progress: Progress) -> list[Case]:
     if args.source_kind == "folder":
-        return _read_folder(args)
+        return _read_folder(args, progress)
     if args.source_kind == "dicom":
         return _read_dicom(args, progress)
     return datasets.read(args, out, progress)
 
 
-def _read_folder(args: argparse.Namespace) -> list[Case]:
+def _read_folder(args: argparse.Namespace, progress: Progress) -> list[Case]:
     from ..cohorts.folder import cases_of_folder
 
-    return cases_of_folder(args.source, patient_pattern=args.patient_pattern, masks=args.masks, normal=args.normal)
+    return cases_of_folder(
+        args.source, patient_pattern=args.patient_pattern, masks=args.masks, normal=args.normal, warn=progress.warn
+    )
 
 
 def _read_dicom(args: argparse.Namespace, progress: Progress) -> list[Case]:
@@ -228,7 +230,10 @@ def _add_folder(sources: argparse._SubParsersAction) -> None:
         help="a folder of normals (may be given again); all folders beside it are abnormal",
     )
     parser.add_argument(
-        "--masks", metavar="DIR", help="masks of the abnormal images, named as they are below SRC/abnormal"
+        "--masks",
+        metavar="DIR",
+        help="masks of abnormal images, each under the path of its image below SRC or below the folder of its class; "
+        "images without one are cases all the same",
     )
     add_out(parser)
     add_split(parser, published="images under SRC/test")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from AnomalyDetectionLib.errors import InputError
 
 from .manifest import DEFAULT_CHANNEL, Case, ImageSource
+from .published import Warn, some
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".dcm")
 """Endings of files that are taken for images."""
@@ -25,9 +26,10 @@ PARTS = {"train": "", "training": "", "val": "", "valid": "", "validation": "", 
 
 
 class _Found(NamedTuple):
-    """An image file, the folder of its class (or part) and what they say."""
+    """An image file, the folders of its part (or the source) and of its class (or the part), and what they say."""
 
     path: Path
+    place: Path
     root: Path
     label: int
     split: str = ""
@@ -40,6 +42,7 @@ def cases_of_folder(
     patient_pattern: str | None = None,
     masks: str | Path | None = None,
     normal: Collection[str] = (),
+    warn: Warn = lambda message: None,
 ) -> list[Case]:
     """Cases of the images under ``SOURCE/normal`` and ``SOURCE/abnormal``, or all of `source` as normals.
 
@@ -54,26 +57,30 @@ def cases_of_folder(
         Regular expression searched in each image's path relative to `source`; its first group (or the whole match) is
         the patient.  Without it every case is a patient of its own.
     masks
-        Folder with a mask for abnormal images, under the same path relative to it (the ending may differ).
+        Folder with masks of abnormal images, each under the path that its image has below `source`, or else below the
+        part, or else below the class (the ending may differ).  It may lie in `source`; what is in it is no image.
 
     Raises
     ------
     InputError
         If there is no image, the pattern is not valid or does not match an image, there is no such folder of normals,
-        or two images would get one name.
+        two images would get one name, no mask fits an image, or it is not clear which mask is whose.
     """
     source = Path(source).absolute()
     if not source.is_dir():
         raise InputError(f"{source}: there is no such folder.")
     pattern = _compiled(patient_pattern)
     found = list(_labelled_images(source, normal))
+    if masks is not None:
+        masks = _folder_of_masks(Path(masks).absolute(), source)
+        found = [one for one in found if not one.path.is_relative_to(masks)]
     if not found:
         raise InputError(
             f"{source}: no image was found ({', '.join(SUFFIXES)}); put them into the folder, or into its folders "
             "'normal' and 'abnormal'; for DICOM series use 'cohort dicom'."
         )
     names = _names([(one.path.relative_to(one.root), "-".join(one.root.relative_to(source).parts)) for one in found])
-    mask_of = _masks(Path(masks).absolute()) if masks is not None else {}
+    mask_of = _masks(masks, source, found, warn) if masks is not None else {}
     cases = []
     for one, name in zip(found, names, strict=True):
         relative = one.path.relative_to(source)
@@ -83,7 +90,7 @@ def cases_of_folder(
                 patient=name if pattern is None else _patient(pattern, relative),
                 images={DEFAULT_CHANNEL: ImageSource(one.path)},
                 label=one.label,
-                mask=mask_of.get(_stem(one.path.relative_to(one.root))) if one.label else None,
+                mask=mask_of.get(one.path),
                 split=one.split,
                 covariates={"class": one.group} if one.group else {},
             )
@@ -104,7 +111,7 @@ def _labelled_images(source: Path, normal: Collection[str]) -> Iterator[_Found]:
     for place, split in places:
         for root, label in _classes(place, normal) or [(place, 0)]:
             for path in _images_under(root):
-                yield _Found(path, root, label, split, root.name if normal else "")
+                yield _Found(path, place, root, label, split, root.name if normal else "")
 
 
 def _classes(place: Path, normal: Collection[str]) -> list[tuple[Path, int]]:
@@ -154,10 +161,52 @@ def _safe(stem: str) -> str:
     return name
 
 
-def _masks(folder: Path) -> dict[str, Path]:
+def _folder_of_masks(folder: Path, source: Path) -> Path:
+    """The folder, named as the images in it would be if it lies below the source."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder of masks.")
-    return {_stem(path.relative_to(folder)): path for path in _images_under(folder)}
+    real, root = folder.resolve(), source.resolve()
+    if root.is_relative_to(real):
+        raise InputError(f"{folder}: the folder of masks holds the images too; put the masks into one of their own.")
+    return source / real.relative_to(root) if real.is_relative_to(root) else folder
+
+
+def _masks(folder: Path, source: Path, found: Sequence[_Found], warn: Warn) -> dict[Path, Path]:
+    """The mask of each abnormal image that has one; the longest path below the source that fits counts."""
+    there: dict[str, Path] = {}
+    for path in _images_under(folder):
+        if (other := there.setdefault(_stem(path.relative_to(folder)), path)) != path:
+            raise InputError(f"{other} and {path} would be masks of the same image; remove one of them.")
+    fits: dict[tuple[int, str], list[Path]] = defaultdict(list)
+    ill = [one for one in found if one.label]
+    for one in ill:
+        for level, stem in enumerate(_stems(one, source)):
+            fits[level, stem].append(one.path)
+    mask_of: dict[Path, Path] = {}
+    owner: dict[Path, Path] = {}
+    for one in ill:
+        level, stem = next(((n, stem) for n, stem in enumerate(_stems(one, source)) if stem in there), (0, ""))
+        if not stem:
+            continue
+        mask = mask_of[one.path] = there[stem]
+        sharing = sorted({one.path, owner.setdefault(mask, one.path), *fits[level, stem]})
+        if len(sharing) > 1:
+            raise InputError(
+                f"{mask} fits both {sharing[0]} and {sharing[1]}; name the masks by their path below {source}, as in "
+                f"{folder / one.path.relative_to(source)}."
+            )
+    if not mask_of:
+        why = f"that of {ill[0].path} is {_stems(ill[0], source)[0]} with its ending" if ill else "no image is abnormal"
+        raise InputError(f"{folder}: none of {len(there)} masks fits an abnormal image; {why}.")
+    known = {stem for one in found for stem in _stems(one, source)}
+    if strange := [path.relative_to(folder).as_posix() for stem, path in there.items() if stem not in known]:
+        warn(f"{len(strange)} of {len(there)} masks fit no image; they are not used ({some(strange)}).")
+    return mask_of
+
+
+def _stems(one: _Found, source: Path) -> list[str]:
+    """What the mask of an image may be called."""
+    return [_stem(one.path.relative_to(above)) for above in (source, one.place, one.root)]
 
 
 def _compiled(patient_pattern: str | None) -> re.Pattern[str] | None:
