@@ -120,6 +120,16 @@ def test_links_to_data_that_was_not_fetched_are_counted(root, capsys):
     assert "1 scans or masks are links to data that is not here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("column", ["study", "order", "slice", "split", "image", "image_t1"])
+def test_a_column_of_labels_may_have_the_name_of_one_of_the_manifest(root, column):
+    write_text(
+        root / "participants.tsv", f"participant_id\t{column}", *(f"sub-0{n}\tgroup{n > 2}" for n in range(1, 5))
+    )
+    cohort = bids(root, "--label-column", column, "--normal", "groupFalse")
+    assert {case.covariates[f"participant_{column}"] for case in cohort.of(label=0)} == {"groupFalse"}
+    assert {case.patient for case in cohort.of(label=1)} == {"sub-03", "sub-04"}
+
+
 def test_names_are_read_by_their_entities():
     name = Name.of("sub-00001_ses-2_acq-T2sel_run-1_FLAIR_roi")
     assert name is not None and name.suffixes == ("FLAIR", "roi")

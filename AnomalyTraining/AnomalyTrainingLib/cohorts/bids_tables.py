@@ -12,6 +12,7 @@ from typing import Any
 
 from AnomalyDetectionLib.errors import InputError
 
+from .manifest import DEFAULT_CHANNEL, FIXED
 from .published import Wanted, natural, nearest, published_rows
 
 MISSING = ("", "n/a", "N/A", "nan")
@@ -89,7 +90,8 @@ class Participants:
 
 def _plain(column: str) -> str:
     """A name for a column of the manifest that is none of its own."""
-    return f"participant_{column}" if column in ("case", "patient", "label", "split", "mask", "image") else column
+    own = column in FIXED or column == DEFAULT_CHANNEL or column.startswith("image_")
+    return f"participant_{column}" if own else column
 
 
 def session_orders(root: Path, sessions: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:

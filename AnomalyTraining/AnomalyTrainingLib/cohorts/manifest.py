@@ -35,7 +35,9 @@ SPLITS = tuple(split for split in columns().named["split"].allowed or () if spli
 DEFAULT_CHANNEL = "image"
 """Name of the channel in the plain ``image`` column."""
 
-_FIXED = ("case", "patient", "study", "order", "slice", "label", "mask", "split")
+FIXED = ("case", "patient", "study", "order", "slice", "label", "mask", "split")
+"""Columns that have a meaning in every manifest, beside those of images."""
+
 _MOST_SHOWN = 20
 
 
@@ -278,7 +280,7 @@ def mask_on(mask: Volume, volume: Volume, k: int | None = None) -> NDArray[np.bo
 
 def _case_of(row: Mapping[str, str], channels: Mapping[str, str], folder: Path) -> Case:
     """The case of a row; a cell that is no number counts as none, and a label that is not 1 as 0."""
-    covariates = {k: v for k, v in row.items() if v and k and k not in _FIXED and k not in channels}
+    covariates = {k: v for k, v in row.items() if v and k and k not in FIXED and k not in channels}
     return Case(
         case=row["case"],
         patient=row["patient"],
