@@ -113,11 +113,84 @@ def test_several_suffixes_are_channels_and_entities_choose_scans(root, capsys):
     assert [case.patient for case in bids(root, "--entity", "acq-highres")] == ["sub-02"]
 
 
+def unfetch(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    file.symlink_to("../../.git/annex/objects/x")
+
+
 def test_links_to_data_that_was_not_fetched_are_counted(root, capsys):
-    (root / "sub-03" / "anat" / "sub-03_T1w.nii.gz").unlink()
-    (root / "sub-03" / "anat" / "sub-03_T1w.nii.gz").symlink_to("../../.git/annex/objects/x")
+    unfetch(root / "sub-03" / "anat" / "sub-03_T1w.nii.gz")
     assert "sub-03" not in {case.patient for case in bids(root)}
-    assert "1 scans or masks are links to data that is not here" in capsys.readouterr().err
+    assert "1 scans are links to data that is not here" in capsys.readouterr().err
+
+
+def test_a_scan_whose_lesion_mask_was_not_fetched_is_never_normal(root, capsys):
+    mask = "sub-02_acq-highres_space-orig_label-lesion_mask.nii.gz"
+    unfetch(root / "derivatives" / "tracing" / "sub-02" / "anat" / mask)
+    cohort = bids(root)
+    assert len(cohort) == 4 and "sub-02" not in {case.patient for case in cohort}
+    assert "1 scans have a lesion mask that is a link to data that is not here" in (said := capsys.readouterr().err)
+    assert "they are left out (sub-02_acq-highres)" in said
+    (ill,) = bids(root, "--label-column", "group", "--normal", "control").of(label=1)
+    assert (ill.patient, ill.mask) == ("sub-02", None)
+    assert "they are taken without it (sub-02_acq-highres)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        ("sub-03/anat/sub-03_acq-sag_FLAIR.nii.gz", "anat/sub-03_acq-sag_label-lesion_mask.nii.gz"),
+        ("sub-03/anat/sub-03_acq-sag_FLAIR.nii.gz", "anat/sub-03_acq-sag_FLAIR_roi.nii.gz"),
+        ("sub-03/anat/sub-03_run-2_T1w.nii.gz", "anat/sub-03_run-2_desc-tumour_mask.nii.gz"),
+        ("sub-03/dwi/sub-03_acq-b0_dwi.nii.gz", "anat/sub-03_acq-b0_label-lesion_mask.nii.gz"),
+        ("sub-03/dwi/sub-03_dwi.nii.gz", "dwi/sub-03_label-lesion_mask.nii.gz"),
+    ],
+)
+def test_a_scan_is_left_out_where_the_mask_is_of_another_image_of_the_subject(root, capsys, scan, mask):
+    write_scan(root / scan, 8)
+    write_lesion(root / "derivatives" / "tracing" / "sub-03" / mask)
+    assert "sub-03" not in {case.patient for case in bids(root).of(label=0)}
+    said = capsys.readouterr().err
+    assert "1 scans have no lesion mask, while another image of the subject has one; they are left out (sub-03)" in said
+    of_the_table = bids(root, "--label-column", "group", "--normal", "control")
+    assert {case.label for case in of_the_table if case.patient == "sub-03"} == {0}
+    assert (
+        "count as normal and get no mask, though there is a lesion mask of the subject (sub-03"
+        in capsys.readouterr().err
+    )
+
+
+def test_of_two_scans_of_a_session_the_one_without_a_mask_is_left_out_also_if_chosen_by_an_entity(root, capsys):
+    write_scan(root / "sub-02" / "anat" / "sub-02_acq-fast_T1w.nii.gz", 8)
+    write_scan(root / "sub-03" / "anat" / "sub-03_acq-fast_T1w.nii.gz", 9)
+    assert [case.patient for case in bids(root, "--entity", "acq-fast")] == ["sub-03"]
+    assert "they are left out (sub-02_acq-fast)" in capsys.readouterr().err
+    assert [case.case for case in bids(root, "--entity", "acq-highres")] == ["sub-02_acq-highres"]
+    assert [case.case for case in bids(root) if case.patient == "sub-02"] == ["sub-02_acq-highres"]
+    assert "they are left out (sub-02_acq-fast)" in capsys.readouterr().err
+
+
+def test_another_session_without_a_mask_is_normal_and_said_to_be(root, capsys):
+    write_lesion(root / "derivatives" / "t" / "sub-01" / "ses-10" / "anat" / "sub-01_ses-10_label-lesion_mask.nii.gz")
+    labels = {case.case: case.label for case in bids(root) if case.patient == "sub-01"}
+    assert labels == {"sub-01_ses-2_run-1": 0, "sub-01_ses-10": 1}
+    said = capsys.readouterr().err
+    assert (
+        "1 scans count as normal and get no mask, though there is a lesion mask of the subject (sub-01_ses-2_run-1)"
+        in said
+    )
+
+
+@pytest.mark.parametrize("options", [[], ["--label-column", "group", "--normal", "control"]])
+def test_a_mask_that_belongs_to_no_image_of_its_subject_is_refused(root, capsys, options):
+    derived = root / "derivatives" / "tracing" / "sub-02" / "anat"
+    (derived / "sub-02_acq-highres_space-orig_label-lesion_mask.nii.gz").rename(
+        derived / "sub-02_label-lesion_mask.nii"
+    )
+    message = refusal(capsys, root, *options)
+    assert "derivatives/tracing/sub-02/anat/sub-02_label-lesion_mask.nii: there is no image of the subject" in message
+    write_lesion(root / "derivatives" / "tracing" / "sub-99" / "anat" / "sub-99_label-lesion_mask.nii.gz")
+    assert len(bids(root, "--entity", "run-1")) == 1, "subjects that are not taken may have any masks"
 
 
 @pytest.mark.parametrize("column", ["study", "order", "slice", "split", "image", "image_t1"])

@@ -216,7 +216,8 @@ def _add_bids(sources: argparse._SubParsersAction) -> None:
         "are on https://openneuro.org (mostly CC0). Lesion masks are files *_mask.nii[.gz] whose label or desc names\n"
         "a lesion, also those in derivatives/, and *_roi.nii[.gz]. Columns that come out: study (session), order\n"
         "(session in time), age, sex, site, the column of labels, and from JSON sidecars modality, manufacturer and\n"
-        "field_strength. Scans that are links to data not fetched are left out.",
+        "field_strength. Left out are scans that are links to data not fetched and, without --label-column, scans\n"
+        "that may show a lesion: their mask is not fetched, or is of another image of the subject.",
         formatter_class=_HELP,
     )
     parser.add_argument("source", metavar="SRC", help="the data set's folder")

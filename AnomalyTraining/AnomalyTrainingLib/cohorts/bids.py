@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from AnomalyDetectionLib.errors import InputError
@@ -32,6 +32,11 @@ _ENTITY = re.compile(r"([a-z]+)-([A-Za-z0-9+]+)")
 _LOOSE = ("label", "desc", "space", "res", "den")
 """Entities of a mask that its image does not have."""
 _NOT_MAGNITUDE = ("phase", "real", "imag")
+_DRAWN_ON = ("anat", "dwi")
+"""Folders with images that lesions are drawn on."""
+_UNFETCHED = "is a link to data that is not here (datalad get fetches it)"
+
+_Key = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Name:
         return cls(entities, suffixes) if parts[0].startswith("sub-") else None
 
     @property
-    def key(self) -> tuple[tuple[str, str], ...]:
+    def key(self) -> _Key:
         """What channels of one scan and its mask have in common."""
         return tuple(sorted((name, value) for name, value in self.entities.items() if name not in _LOOSE))
 
@@ -62,6 +67,71 @@ class Name:
 class _File:
     name: Name
     path: Path
+
+
+@dataclass
+class _Files:
+    """What a data set holds, by the key of its names.
+
+    Attributes
+    ----------
+    scans
+        The wanted ones, by suffix.
+    masks, unfetched
+        Lesion masks, and those that are links to data that is not here.
+    raw
+        Images as they were taken, wanted or not.
+    others
+        Subjects with lesion masks in folders other than anat.
+    absent
+        Number of wanted scans that are links to data that is not here.
+    """
+
+    scans: dict[_Key, dict[str, _File]] = field(default_factory=lambda: defaultdict(dict))
+    masks: dict[_Key, Path] = field(default_factory=dict)
+    unfetched: dict[_Key, Path] = field(default_factory=dict)
+    raw: set[_Key] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    absent: int = 0
+
+
+class _Lesions:
+    """Label and mask of each scan that is taken; what the user should know of them is collected."""
+
+    def __init__(self, files: _Files, taken: set[_Key]) -> None:
+        self._masks, self._unfetched = files.masks, files.unfetched.keys() - files.masks.keys()
+        known = self._masks.keys() | self._unfetched
+        self._sessions = {_session(key) for key in known & taken}
+        self._elsewhere = {_session(key)[0] for key in known - taken} | files.others
+        self._subjects = {subject for subject, _ in self._sessions} | self._elsewhere
+        self._said: dict[str, list[str]] = defaultdict(list)
+
+    def label(self, key: _Key, scan: str) -> int | None:
+        """1 with a mask, 0 without one, None where the scan may show a lesion all the same."""
+        if key in self._masks:
+            return 1
+        if key in self._unfetched:
+            self._said[f"have a lesion mask that {_UNFETCHED}; they are left out"].append(scan)
+        elif _session(key) in self._sessions or _session(key)[0] in self._elsewhere:
+            self._said["have no lesion mask, while another image of the subject has one; they are left out"].append(
+                scan
+            )
+        else:
+            return 0
+        return None
+
+    def mask(self, key: _Key, scan: str, label: int) -> Path | None:
+        """The mask of an abnormal scan."""
+        if not label and _session(key)[0] in self._subjects:
+            self._said["count as normal and get no mask, though there is a lesion mask of the subject"].append(scan)
+        if label and key in self._unfetched:
+            self._said[f"have a lesion mask that {_UNFETCHED}; they are taken without it"].append(scan)
+        return self._masks.get(key) if label else None
+
+    def report(self, warn: Warn) -> None:
+        """One sentence for each kind of doubt."""
+        for what, scans in self._said.items():
+            warn(f"{len(scans)} scans {what} ({some(scans)}).")
 
 
 def cases_of_bids(
@@ -85,85 +155,109 @@ def cases_of_bids(
         Only scans with these, such as {"acq": "highres"}.
     label_column
         Column of participants.tsv; a subject whose value is one of `normal` is normal, another abnormal, and one
-        without value is left out.  None: a scan with a lesion mask is abnormal, another normal.
+        without value is left out.  None: a scan with a lesion mask is abnormal, another normal, unless another scan of
+        the subject in the same session, or one that is not taken, has a mask: then it is left out.
     lesion
         Regular expression that the entity `label` or `desc` of a lesion mask contains; a suffix `roi` is one too.
 
     Raises
     ------
     InputError
-        If there is no such scan, a column or value does not exist, a name contradicts its folder, or a scan has two
-        masks.
+        If there is no such scan, a column or value does not exist, a name contradicts its folder, a scan has two
+        masks, or a mask belongs to no image of its subject.
     """
     root = folder_of(source)
     pattern = _compiled(lesion)
-    scans, masks, absent = _files(root, suffixes, dict(entities or {}), pattern)
+    files = _files(root, suffixes, dict(entities or {}), pattern)
+    scans, absent = files.scans, files.absent
     progress(0.5)
     if not scans:
         which = " with these entities" if entities else ""
         links = f", but {absent} links to data that is not here (datalad get fetches it)" if absent else ""
         raise InputError(f"{root}: there is no scan sub-*/[ses-*/]anat/*_{suffixes[0]}.nii[.gz]{which}{links}.")
     if absent:
-        warn(f"{absent} scans or masks are links to data that is not here (datalad get fetches it); they are left out.")
+        warn(f"{absent} scans are links to data that is not here (datalad get fetches it); they are left out.")
+    taken = {key for key, channels in scans.items() if channels.keys() == set(suffixes)}
+    _check_masks(root, files, taken)
+    lesions = _Lesions(files, taken)
     people = Participants.of(root, label_column, normal)
-    sidecars, orders = Sidecars(root), session_orders(root, {name for key in scans for name in _sessions(key)})
-    cases, partial, unknown = [], 0, []
+    sidecars, orders = Sidecars(root), session_orders(root, {_session(key) for key in scans if "ses" in dict(key)})
+    cases, unknown = [], []
     for key, channels in scans.items():
-        if channels.keys() != set(suffixes):
-            partial += 1
+        if key not in taken:
             continue
-        subject, session = (dict(key).get(entity, "") for entity in ("sub", "ses"))
-        mask = masks.get(key)
-        label = people.label(subject) if label_column else int(mask is not None)
-        if label is None:
-            unknown.append(f"sub-{subject}")
-            continue
+        subject, session = _session(key)
         first = channels[suffixes[0]]
+        scan = "_".join(f"{name}-{value}" for name, value in first.name.entities.items())
+        label = people.label(subject) if label_column else lesions.label(key, scan)
+        if label is None:
+            unknown += [f"sub-{subject}"] if label_column else []
+            continue
         names = [DEFAULT_CHANNEL] if len(suffixes) == 1 else list(suffixes)
         cases.append(
             Case(
-                "_".join(f"{name}-{value}" for name, value in first.name.entities.items()),
+                scan,
                 f"sub-{subject}",
                 {name: ImageSource(channels[suffix].path) for name, suffix in zip(names, suffixes, strict=True)},
                 label,
-                mask if label else None,
+                lesions.mask(key, scan, label),
                 study=f"ses-{session}" if session else "",
                 order=orders.get((subject, session)),
                 covariates={**people.facts(subject), **sidecars.facts(first.path, first.name.entities, suffixes[0])},
             )
         )
-    _say_left_out(people, partial, sorted(set(unknown)), suffixes, warn)
+    _say_left_out(people, len(scans) - len(taken), sorted(set(unknown)), suffixes, warn)
+    lesions.report(warn)
     if not cases:
-        raise InputError(f"{root}: no subject has all of {', '.join(suffixes)} and a value in {label_column!r}.")
+        known = f"a value in {label_column!r}" if label_column else "a label that its masks make clear"
+        raise InputError(f"{root}: no subject has all of {', '.join(suffixes)} and {known}.")
     return cases
 
 
-def _files(
-    root: Path, suffixes: Sequence[str], entities: Mapping[str, str], lesion: re.Pattern[str]
-) -> tuple[dict[tuple[tuple[str, str], ...], dict[str, _File]], dict[tuple[tuple[str, str], ...], Path], int]:
-    """Scans by key and suffix, lesion masks by key, and the number of links that lead nowhere."""
-    scans: dict[tuple[tuple[str, str], ...], dict[str, _File]] = defaultdict(dict)
-    masks: dict[tuple[tuple[str, str], ...], Path] = {}
-    absent = 0
+def _files(root: Path, suffixes: Sequence[str], entities: Mapping[str, str], lesion: re.Pattern[str]) -> _Files:
+    """All scans that are wanted and all lesion masks."""
+    files = _Files()
     for text, match in files_below(root, _NIFTI):
         path, name = Path(text), Name.of(match.group(1))
-        if name is None or path.parent.name != "anat":
+        if name is None:
             continue
-        _check_place(path, path.relative_to(root), name)
         derived = "derivatives" in path.relative_to(root).parts
         is_mask = _is_lesion(name, lesion)
+        if path.parent.name in _DRAWN_ON and not derived and name.suffixes[-1] not in ("mask", "roi"):
+            files.raw.add(name.key)
+        if path.parent.name != "anat":
+            if is_mask and name.suffixes[-1] == "mask":  # a roi of other images may be anything
+                files.others.add(name.entities["sub"])
+            continue
+        _check_place(path, path.relative_to(root), name)
         wanted = not derived and len(name.suffixes) == 1 and name.suffixes[0] in suffixes and not is_mask
         wanted = wanted and entities.items() <= name.entities.items()
         wanted = wanted and name.entities.get("part") not in _NOT_MAGNITUDE
         if not wanted and not is_mask:
             continue
-        if not path.is_file():
-            absent += 1
+        there = path.is_file()
+        if wanted and there:
+            _put(files.scans[name.key], name.suffixes[0], _File(name, path))
         elif wanted:
-            _put(scans[name.key], name.suffixes[0], _File(name, path))
-        elif (other := masks.setdefault(name.key, path)) != path:
+            files.absent += 1
+        elif not there:
+            files.unfetched[name.key] = path
+        elif (other := files.masks.setdefault(name.key, path)) != path:
             raise InputError(f"{other} and {path} are both lesion masks of one scan; tell them apart with --lesion.")
-    return dict(scans), masks, absent
+    return files
+
+
+def _check_masks(root: Path, files: _Files, taken: set[_Key]) -> None:
+    """Refuse a mask that belongs to no image: its patient would count as normal."""
+    subjects = {_session(key)[0] for key in taken}
+    masks = files.unfetched | files.masks
+    astray = [path for key, path in masks.items() if key not in files.raw and _session(key)[0] in subjects]
+    if astray:
+        named = some([str(path.relative_to(root)) for path in astray])
+        raise InputError(
+            f"{root}: {named}: there is no image of the subject with the entities of this lesion mask (all but "
+            f"{', '.join(_LOOSE)} must be the image's); rename the mask, or say with --lesion which masks count."
+        )
 
 
 def _put(channels: dict[str, _File], suffix: str, file: _File) -> None:
@@ -187,9 +281,10 @@ def _check_place(path: Path, relative: Path, name: Name) -> None:
             raise InputError(f"{path}: the name and the folder do not agree on the {entity}-; rename one of them.")
 
 
-def _sessions(key: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _session(key: _Key) -> tuple[str, str]:
+    """Subject and session, which may be ""."""
     said = dict(key)
-    return [(said["sub"], said["ses"])] if "ses" in said else []
+    return said["sub"], said.get("ses", "")
 
 
 def _compiled(lesion: str) -> re.Pattern[str]:
