@@ -113,6 +113,22 @@ def test_closing_the_scene_in_the_middle_stops_the_score_and_leaves_an_empty_pan
 
 
 @pytest.mark.slow
+def test_a_result_is_not_given_to_the_volume_that_has_the_same_id_in_the_next_scene(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import slicer
+
+    begin(ready)
+    scored = ready.parameters.inputVolume.GetID()
+    monkeypatch.setattr(ready.session, "cancel", lambda: None)  # as where the result was on its way already
+    slicer.mrmlScene.Clear()
+    ready.parameters.inputVolume = load_sample()
+    assert ready.parameters.inputVolume.GetID() == scored
+    finish(ready)
+    assert ready.results is None and "was removed while it was scored" in ready.ui.messageLabel.text
+
+
+@pytest.mark.slow
 def test_leaving_the_module_lets_the_score_go_on_and_coming_back_shows_it(ready: Any) -> None:
     import slicer
 

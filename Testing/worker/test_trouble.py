@@ -24,7 +24,7 @@ from AnomalyDetectionLib.scoring.scorer import Scorer
 from AnomalyDetectionLib.worker import client, protocol
 from AnomalyDetectionLib.worker.arrays import save_volume, volume_message
 from AnomalyDetectionLib.worker.client import Progress
-from AnomalyDetectionLib.worker.process import Worker, WorkerError
+from AnomalyDetectionLib.worker.process import Worker, WorkerError, deliver
 from AnomalyDetectionLib.worker.session import Failure, launch_of
 from AnomalyDetectionLib.worker.workspace import Workspace, is_alive
 
@@ -225,6 +225,21 @@ def test_an_array_of_another_shape_or_behind_a_link_is_refused(
     link = "path = os.path.join(FOLDER, '1-rarity.npy'); os.rename(path, path + 'x'); os.symlink(path + 'x', path)\n"
     program = RESULT.replace("NAME", "None").replace("KEPT", "None")
     assert "no name of a file" in failure_of(pretend(program + link + end), lesioned, tmp_path).message
+
+
+def test_a_result_that_crosses_with_the_wish_to_stop_is_dropped(
+    pretend: Pretend, lesioned: Volume, tmp_path: Path
+) -> None:
+    program = RESULT.replace("NAME", "None").replace("KEPT", "None")
+    program += "say(type='progress', id=1, stage='s', fraction=0.9, eta_s=None); ask()\n"
+    worker = pretend(program + "say(type='result', id=1, value={'scored': scored}); time.sleep(9)")
+    told: list[Any] = []
+    watcher = client.Watcher(told.append, told.append, lambda news: worker.client.cancel(1))
+    worker.client.score(lesioned, tmp_path, watcher)
+    while not told:
+        deliver(worker._events, 0.05)
+        worker.client.poll()
+    assert told == [client.CANCELLED] and not left_over(worker)
 
 
 def test_a_worker_that_fails_after_its_result_is_reported_and_the_result_stands(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import qt
-import slicer
 
 from AnomalyDetectionLib.worker.client import Progress, Watcher
 from AnomalyDetectionLib.worker.session import Failure
@@ -50,7 +49,7 @@ class Session:
         self._make_worker = make_worker
         self._worker: QtWorker | None = None
         self._number: int | None = None
-        self._node_id = ""
+        self._node: Any = None  # itself, for its ID may be another's once the scene was closed
 
     @property
     def is_scoring(self) -> bool:
@@ -60,7 +59,7 @@ class Session:
     @property
     def volume_is_gone(self) -> bool:
         """Whether the volume that is being scored has left the scene."""
-        return self.is_scoring and slicer.mrmlScene.GetNodeByID(self._node_id) is None
+        return self.is_scoring and self._node.GetScene() is None
 
     @property
     def pid(self) -> int | None:
@@ -79,7 +78,7 @@ class Session:
         if self._number is not None:
             raise RuntimeError("a score is under way")
         volume = volume_of(volume_node)
-        self._node_id = volume_node.GetID()
+        self._node = volume_node
         self._number = 0  # `score` may fail before it returns
         watcher = Watcher(self._done, self._failed, self._progress)
         try:
@@ -87,7 +86,7 @@ class Session:
                 volume, entry.folder, watcher, device=device, case=volume_node.GetName(), explain=explain
             )
         except BaseException:
-            self._number = None
+            self._number = self._node = None
             raise
         if self._number is not None:
             self._number = number
@@ -105,7 +104,8 @@ class Session:
 
     def close(self) -> None:
         """End the worker and drop what is pending without a word."""
-        worker, self._worker, self._number = self._worker, None, None
+        worker, self._worker = self._worker, None
+        self._number = self._node = None
         if worker is not None:
             worker.close()
 
@@ -118,11 +118,12 @@ class Session:
         self._listener.on_progress(progress)
 
     def _done(self, result: ScoreResult) -> None:
-        self._number = None
-        self._listener.on_scored(slicer.mrmlScene.GetNodeByID(self._node_id), result)
+        node = None if self.volume_is_gone else self._node
+        self._number = self._node = None
+        self._listener.on_scored(node, result)
 
     def _failed(self, failure: Failure) -> None:
-        self._number = None
+        self._number = self._node = None
         self._listener.on_failed(failure)
 
 

@@ -350,6 +350,8 @@ class Client:
         elif message["type"] == "error":
             failure = Failure(message["kind"], message["message"], message["details"])
             self._conclude(request, lambda: request.watcher.failed(failure))
+        elif message["type"] == "result" and request.kill_at is not None:  # it crossed with `cancel`
+            self._conclude(request, lambda: request.watcher.failed(CANCELLED))
         elif message["type"] == "result":
             value = self._value(request, message["value"])
             self._conclude(request, lambda: request.watcher.done(value))
