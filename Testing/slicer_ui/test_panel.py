@@ -121,6 +121,24 @@ def test_switching_the_volume_shows_its_own_results(shown: Any, starter_result: 
     assert shown.results.score is results.score and shown.parameters.threshold == pytest.approx(3.0)
 
 
+def test_a_score_that_ends_in_another_module_leaves_the_views_alone_and_is_shown_on_coming_back(
+    panel: Any, starter_result: ScoreResult
+) -> None:
+    import slicer
+
+    scored, looked_at = load_sample(), load_sample()
+    panel.parameters.inputVolume = scored
+    slicer.util.selectModule("")
+    slicer.util.setSliceViewerLayers(background=looked_at, foreground=None)
+    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    panel.on_scored(scored, starter_result)
+    slicer.app.processEvents()  # the views follow in a turn of their own
+    assert composite.GetBackgroundVolumeID() == looked_at.GetID() and composite.GetForegroundVolumeID() is None
+    slicer.util.selectModule("AnomalyDetection")
+    assert panel.results.input is scored and panel.ui.findingsTable.rowCount == len(starter_result.findings)
+    assert composite.GetForegroundVolumeID() == panel.results.score.GetID()
+
+
 def test_deleting_the_results_empties_the_panel(shown: Any) -> None:
     import slicer
 

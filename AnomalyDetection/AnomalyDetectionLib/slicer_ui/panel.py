@@ -252,11 +252,13 @@ class Panel(VTKObservationMixin):
         results = Results.add(volume_node, result)
         self._leave_out_results()
         self.run.log(_("Scored {volume} on {device}.").format(volume=volume_node.GetName(), device=result.device))
-        if volume_node is self.parameters.inputVolume:
+        is_chosen = volume_node is self.parameters.inputVolume
+        if is_chosen and self._is_entered:
             self.reading.adopt(results, result.findings)
             in_turns(lambda: self.reading.present(results), lambda: self._remove(former))
-        else:
-            in_turns(lambda: self._remove(former))
+            return
+        in_turns(lambda: self._remove(former))
+        if not is_chosen:  # else it is shown when the user comes back: the views are another module's until then
             self.run.say(_("{volume} is scored; choose it to see the result.").format(volume=volume_node.GetName()))
 
     def _remove(self, former: Results | None) -> None:
