@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from AnomalyDetectionLib.cli.inputs import (
-    MAX_NAME,
     Request,
     manifest_rows,
     name_cases,
     requests_of,
-    safe_name,
     strip_ending,
 )
 from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.imaging.write import MAX_NAME, safe_name
 
 
 def names(*paths: str, known: dict[str, str] | None = None) -> list[str]:

@@ -185,6 +185,22 @@ def test_an_export_is_what_the_command_line_writes(shown: Any, starter_result: S
         assert (tmp_path / "panel" / name).read_bytes() == (tmp_path / "direct" / name).read_bytes(), name
 
 
+@pytest.mark.parametrize(("name", "folder"), [("5: T1/T2", "5_T1_T2"), ("../x", "x")])
+def test_an_export_makes_one_folder_in_the_chosen_one_whatever_the_volume_is_called(
+    shown: Any, starter_result: ScoreResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str
+) -> None:
+    import qt
+
+    shown.on_scored(shown.parameters.inputVolume, replace(starter_result, case=name))
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *about: str(chosen))
+    click(shown.ui.exportButton)
+    assert [path.name for path in tmp_path.iterdir()] == ["chosen"]
+    assert [path.name for path in chosen.iterdir()] == [folder] and (chosen / folder / "report.json").is_file()
+    assert json.loads((chosen / folder / "report.json").read_text())["case"] == name
+
+
 def test_an_export_holds_the_review_where_there_is_one(shown: Any, tmp_path: Path) -> None:
     click(shown.ui.unsureButton)
     shown.reading.export(tmp_path / "case")

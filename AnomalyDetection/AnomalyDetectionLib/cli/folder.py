@@ -30,7 +30,7 @@ LEAST_FREE_BYTES = 8 << 20
 """Less free space than this and no case can be written: report, tables and picture of a small volume take 1 to 4 MB."""
 
 _CASE_NAME = re.compile(r"[\w-][\w.-]*")
-"""As `inputs.safe_name` makes them: one folder of this one, and no other place."""
+"""As `imaging.write.safe_name` makes them: one folder of this one, and no other place."""
 
 _LOCKED_BYTE = 1 << 30
 """Windows forbids others to read locked bytes, so the lock lies beyond the text that names its holder."""

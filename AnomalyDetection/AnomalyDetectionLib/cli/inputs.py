@@ -6,13 +6,13 @@ import csv
 import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from AnomalyDetectionLib.errors import InputError
+from AnomalyDetectionLib.imaging.write import safe_name
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.imaging.volume import Volume
@@ -23,16 +23,6 @@ STACKED_MODALITIES = ("CT", "MR", "PT", "NM")
 
 MAX_MANIFEST_BYTES = 256 << 20
 """About a million cases."""
-
-MAX_NAME = 80
-"""Longest case name in characters: with the file names below it, paths stay far from Windows' limit of 260."""
-
-MAX_NAME_BYTES = 160
-"""File systems take 255 bytes a name, of which temporary names add some twenty and a number to tell names apart a few;
-a letter of Chinese takes three."""
-
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-"""Names Windows keeps for devices."""
 
 NAMED_COLUMNS = ("case", "patient", "study", "order", "image", "slice", "label", "mask", "split")
 """Columns of a manifest with a meaning of their own; any other says something of the patient."""
@@ -253,15 +243,6 @@ def _place(cell: str, folder: Path) -> tuple[Path, str | None]:
     if found is None or os.path.lexists(whole):
         return whole, None
     return folder / found["folder"], found["series"]
-
-
-def safe_name(text: str) -> str:
-    """A folder name that every file system takes: word characters, '.', '-', '_'; at most `MAX_NAME` long."""
-    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._ ")[:MAX_NAME]
-    name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").rstrip("._ ")
-    if not name:
-        return "case"
-    return f"_{name}" if name.split(".")[0].lower() in RESERVED else name
 
 
 def name_cases(requests: Sequence[Request], known: Mapping[str, str]) -> list[str]:

@@ -1,10 +1,12 @@
-"""Images to files, whole or not at all."""
+"""Images to files, whole or not at all, in folders whose names every file system takes."""
 
 from __future__ import annotations
 
 import gzip
 import os
+import re
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,16 @@ _GZIP_LEVEL = 1
 """Float32 maps hardly shrink further: on a 240 x 240 x 155 rarity map level 6 takes 4 times as long for 3 % less."""
 _SCANNER_ANATOMICAL = 1
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+MAX_NAME = 80
+"""Longest case name in characters: with the file names below it, paths stay far from Windows' limit of 260."""
+
+MAX_NAME_BYTES = 160
+"""File systems take 255 bytes a name, of which temporary names add some twenty and a number to tell names apart a few;
+a letter of Chinese takes three."""
+
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+"""Names Windows keeps for devices."""
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> Path:
@@ -51,6 +63,15 @@ def write_labels(labels: NDArray, grid: Grid, path: str | os.PathLike[str]) -> P
         raise InputError(f"{path}: labels are whole numbers from 0.")
     kind = np.min_scalar_type(int(labels.max())) if labels.size else np.dtype(np.uint8)
     return _write(labels.astype(kind, copy=False), grid, Path(path))
+
+
+def safe_name(text: str) -> str:
+    """A folder name that every file system takes: word characters, '.', '-', '_'; at most `MAX_NAME` long."""
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._ ")[:MAX_NAME]
+    name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").rstrip("._ ")
+    if not name:
+        return "case"
+    return f"_{name}" if name.split(".")[0].lower() in RESERVED else name
 
 
 def atomically(path: Path, write: Callable[[Path], None]) -> Path:

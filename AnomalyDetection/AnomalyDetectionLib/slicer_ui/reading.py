@@ -11,6 +11,7 @@ import qt
 from slicer.i18n import tr as _
 
 from AnomalyDetectionLib.errors import InputError, one_line
+from AnomalyDetectionLib.imaging.write import safe_name
 
 from . import showing
 from .export import export
@@ -177,7 +178,7 @@ class Reading:
             return
         folder = qt.QFileDialog.getExistingDirectory(self._ui.exportButton, _("Export into a folder"), "")
         if folder:
-            self.export(Path(str(folder)) / self.results.case)
+            self.export(Path(str(folder)) / safe_name(self.results.case))
 
     def export(self, folder: Path) -> None:
         """Write the shown results into a folder."""
