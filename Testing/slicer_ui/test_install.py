@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +195,20 @@ def test_no_pip_may_replace_slicers_numpy_or_simpleitk(monkeypatch: pytest.Monke
     with keeping_slicers_packages() as file:
         lines = file.read_text().splitlines()
         assert f"numpy=={numpy.__version__}" in lines and any(line.startswith("SimpleITK==") for line in lines)
-        assert os.environ["PIP_CONSTRAINT"].split() == ["/site/constraints.txt", str(file)]
+        assert os.environ["PIP_CONSTRAINT"].split() == ["/site/constraints.txt", file.as_uri()]
     assert os.environ["PIP_CONSTRAINT"] == "/site/constraints.txt" and not file.exists()
+
+
+def test_pip_finds_the_constraints_in_a_temporary_folder_with_a_space_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Jörg Müller"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with keeping_slicers_packages():
+        asked = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-input", "numpy<1"]
+        said = subprocess.run(asked, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert "The user requested (constraint) numpy==" in said.stdout, said.stderr
 
 
 def test_the_requirements_are_those_of_the_project_without_torch_and_slicers_own() -> None:

@@ -232,7 +232,8 @@ def keeping_slicers_packages() -> Iterator[Path]:
         file = Path(folder) / "constraints.txt"
         file.write_text("".join(f"{line}\n" for line in _kept_versions()), encoding="utf-8")
         before = os.environ.get("PIP_CONSTRAINT")
-        os.environ["PIP_CONSTRAINT"] = " ".join(filter(None, (before, str(file))))
+        # By its address, in which a space is written otherwise: pip splits the variable at every one.
+        os.environ["PIP_CONSTRAINT"] = " ".join(filter(None, (before, file.as_uri())))
         try:
             yield file
         finally:
