@@ -156,7 +156,7 @@ def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: An
     shown.reading.go_to(2)
     finding = shown.reading.findings[1]
     click(shown.ui.rejectButton)
-    shown.ui.commentEdit.setText("vessel")
+    QtTest.QTest.keyClicks(shown.ui.commentEdit, "vessel")
     QtTest.QTest.keyClick(shown.ui.commentEdit, QtCore.Qt.Key.Key_Return)
     assert texts(shown.ui.findingsTable, 5)[1] == "✗"
     table = shown.results.table.GetTable()
@@ -169,6 +169,24 @@ def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: An
     assert shown.ui.rejectButton.checked and shown.ui.commentEdit.text == "vessel"
     click(shown.ui.rejectButton)
     assert texts(shown.ui.findingsTable, 5)[row] == "", "clicked again, it is taken back"
+
+
+def test_a_comment_is_kept_whatever_is_clicked_next(shown: Any) -> None:
+    """A tool button takes no focus when it is clicked, so that nothing tells of the end of the editing."""
+    ui, kept = shown.ui, []
+    shown.parameters.threshold = 2.5
+    for label, text, button in (
+        (1, "old bleed", ui.nextButton),
+        (2, "a vessel", ui.rejectButton),
+        (3, "motion ", ui.defaultButton),
+    ):
+        shown.reading.go_to(label)
+        finding = shown.reading.findings[label - 1]
+        QtTest.QTest.keyClicks(ui.commentEdit, text)
+        assert ui.commentEdit.text == text, "the field is left alone while somebody types"
+        click(button)
+        kept.append(shown.results.reviews.of(finding).comment)
+    assert kept == ["old bleed", "a vessel", "motion"]
 
 
 def test_an_export_is_what_the_command_line_writes(shown: Any, starter_result: ScoreResult, tmp_path: Path) -> None:

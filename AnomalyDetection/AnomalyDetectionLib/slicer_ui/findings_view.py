@@ -50,7 +50,8 @@ class FindingsView:
         ui.nextButton.connect("clicked()", lambda: self.step(1))
         for decision, button in self._buttons.items():
             button.connect("clicked()", lambda decision=decision: self._decide(decision))
-        ui.commentEdit.connect("editingFinished()", lambda: self._comment())
+        # Kept letter by letter: a click on a tool button, or on any button on a Mac, does not end the editing.
+        ui.commentEdit.connect("textEdited(QString)", lambda text: self._comment(text))
 
     def show(self, findings: Sequence[Finding], reviews: Sequence[Review], current: int) -> None:
         """Fill the table; `current` is the label of the finding to mark, 0 for none."""
@@ -154,17 +155,19 @@ class FindingsView:
         row = self._row()
         if row is not None:
             former = self._reviews[row]
-            self._keep(row, Review("" if former.decision == decision else decision, former.comment))
+            review = Review("" if former.decision == decision else decision, former.comment)
+            self._keep(row, review)
+            self._filling = True
+            self._ui.findingsTable.item(row, 5).setText(MARKS[review.decision])
+            self._show_review(row)
+            self._filling = False
 
-    def _comment(self) -> None:
-        row, text = self._row(), str(self._ui.commentEdit.text).strip()
-        if row is not None and text != self._reviews[row].comment:
-            self._keep(row, Review(self._reviews[row].decision, text))
+    def _comment(self, text: str) -> None:
+        """The comment was edited; its field stays as it is, or the cursor would jump."""
+        row = self._row()
+        if row is not None:
+            self._keep(row, Review(self._reviews[row].decision, text.strip()))
 
     def _keep(self, row: int, review: Review) -> None:
         self._reviews[row] = review
-        self._filling = True
-        self._ui.findingsTable.item(row, 5).setText(MARKS[review.decision])
-        self._show_review(row)
-        self._filling = False
         self._reviewed(self._findings[row], review)
