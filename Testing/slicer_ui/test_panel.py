@@ -183,7 +183,11 @@ def test_the_model_is_installed_from_a_file_and_removed(panel: Any, model_zip: P
     assert "not a model" in panel.ui.messageLabel.text
 
 
-def test_what_a_model_says_of_itself_is_shown_as_it_stands_and_never_as_markup(panel: Any, tmp_path: Path) -> None:
+def test_what_a_model_says_of_itself_is_shown_as_it_stands_and_never_as_markup(
+    panel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import slicer
+
     model = load_bundle(RESOURCES / "Models" / "starter-brain-flair")
     picture_of = '<img src="file:///somewhere/else.png">'
     info = {**model.info, "title": f"Brain {picture_of}", "contrast": picture_of, "description": "<b>best</b>"}
@@ -191,7 +195,14 @@ def test_what_a_model_says_of_itself_is_shown_as_it_stands_and_never_as_markup(p
     panel.models.install(str(tmp_path / "marked"))
     tip = QtGui.QTextDocumentFragment.fromHtml(panel.ui.modelCombo.toolTip).toPlainText()
     note = panel.ui.modelNoteLabel.text
+    questions: list[str] = []
+    with monkeypatch.context() as patch:  # a user is asked, a test is not
+        patch.setattr(type(slicer.app), "testingEnabled", lambda app: False)
+        patch.setattr(slicer.util, "confirmOkCancelDisplay", questions.append)
+        click(panel.ui.removeModelButton)
     click(panel.ui.removeModelButton)
+    asked = QtGui.QTextDocumentFragment.fromHtml(questions[0]).toPlainText()
+    assert asked.startswith(f"Delete the model Brain {picture_of}") and QtGui.Qt.mightBeRichText(questions[0])
     assert tip.startswith(f"Brain {picture_of}") and "\n<b>best</b>" in tip and picture_of in note
     for label in (panel.ui.modelNoteLabel, panel.ui.stageLabel):
         assert label.textFormat == QtCore.Qt.TextFormat.PlainText, label.objectName

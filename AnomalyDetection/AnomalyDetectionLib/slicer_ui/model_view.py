@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from AnomalyDetectionLib.errors import InputError
 
-from .texts import figure_lines, model_label, model_marks, model_tip
+from .texts import figure_lines, model_label, model_marks, model_tip, tip_text
 
 if TYPE_CHECKING:
     from AnomalyDetectionLib.models.catalogue import Catalogue, Entry
@@ -129,7 +129,7 @@ class ModelView:
         question = _("Delete the model {title} {version} from the disk?").format(
             title=entry.title, version=entry.version
         )
-        if not slicer.app.testingEnabled() and not slicer.util.confirmOkCancelDisplay(question):
+        if not slicer.app.testingEnabled() and not slicer.util.confirmOkCancelDisplay(tip_text(question)):
             return
         try:
             self._catalogue.remove(entry)

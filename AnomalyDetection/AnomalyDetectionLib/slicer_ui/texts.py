@@ -146,7 +146,7 @@ def model_tip(entry: Entry) -> str:
 
 
 def tip_text(text: str) -> str:
-    """A tooltip that shows a text of foreign origin as it stands: Qt would take one with tags for rich text."""
+    """A text of foreign origin for a tooltip or a question, shown as it stands: Qt takes tags for rich text."""
     return "<br>".join(map(escape, text.split("\n"))) if "<" in text else text
 
 
