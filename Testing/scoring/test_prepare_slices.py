@@ -185,6 +185,52 @@ def test_a_case_is_scored_a_few_slices_at_a_time_in_its_own_geometry() -> None:
     assert seen == sorted(seen)
 
 
+class Uniform(Detector):
+    """Finds every pixel that it is shown alike."""
+
+    def score(self, batch: Batch) -> Scores:
+        return Scores(map=torch.ones_like(batch.image))
+
+
+def test_what_lies_beyond_the_slice_is_not_reported_as_judged() -> None:
+    volume = simulated.head(8)
+    small = dataclasses.replace(OWN, size=(32, 24), spacing=(4.0, 4.0, 4.0))
+    raw = score_raw(Uniform(small), None, volume, device="cpu")
+    head = prepare(volume, small).foreground
+    assert 0.5 * head.sum() < raw.scored.sum() < 0.9 * head.sum()
+    assert not (raw.scored & ~head).any()
+    assert (raw.raw[raw.scored] > 0.99).all(), "whatever counts as judged has a score"
+    assert not raw.raw[head & ~raw.scored].any(), "and whatever has one counts"
+    share = 1 - raw.scored.sum() / head.sum()
+    assert raw.notes == [
+        f"{share:.0%} of the patient lies outside the 96 x 128 x 168 mm (left to right, back to front, bottom to top) "
+        "that the model takes, and was not judged."
+    ]
+    whole = score_raw(Uniform(dataclasses.replace(small, size=(48, 48))), None, volume, device="cpu")
+    assert np.array_equal(whole.scored, head) and whole.notes == []
+
+
+@pytest.mark.parametrize(
+    ("size", "shift", "whole"),
+    [
+        (1.05, (0.0, 5.0, 0.0), True),
+        (0.7, (0.0, 5.0, 0.0), False),
+        (1.05, (60.0, 0.0, 0.0), False),
+        (1.05, (0.0, 0.0, -60.0), False),
+    ],
+)
+def test_a_head_is_shown_as_far_as_the_grid_it_was_aligned_with_reaches(
+    size: float, shift: tuple[float, float, float], whole: bool
+) -> None:
+    prepared = prepare(turned(simulated.head(3), (2, 0, 1), (True, True, False), 0.1), OWN)
+    to_source = np.diag([size, size, size, 1.0])
+    to_source[:3, 3] = shift
+    moved = dataclasses.replace(prepared, to_source=to_source)
+    reached = moved.to_input(np.ones(moved.grid.shape, dtype=bool))
+    assert np.array_equal(moved.shown(), moved.foreground & reached)
+    assert np.array_equal(moved.shown(), moved.foreground) == whole
+
+
 def test_scoring_stops_between_slices_when_asked() -> None:
     detector = Echo()
 

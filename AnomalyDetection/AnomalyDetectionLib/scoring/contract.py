@@ -182,7 +182,7 @@ class Scores:
         the case's score (of several slices: what `Detector.pooled` makes of theirs), and there are no findings.
     scored
         bool (N, 1, *spatial) where the map holds a score, if that is less than the batch's foreground (an atlas ends
-        somewhere); None for the whole foreground.
+        somewhere); None for all of it.
     """
 
     map: Tensor | None = None

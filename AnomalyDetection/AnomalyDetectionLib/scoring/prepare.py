@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -82,6 +83,19 @@ class Prepared:
         return resample(
             array, self.grid, self.source, np.asarray(np.linalg.inv(self.to_source), dtype=np.float64), nearest=nearest
         )
+
+    def shown(self) -> NDArray[np.bool_]:
+        """The foreground as far as the detector's grid reaches, bool (K, J, I): beyond it `to_input` has no scores."""
+        if not self.foreground.any():
+            return self.foreground
+        corners = np.array(list(product(*_box_of(self.foreground).T)))
+        ras = np.c_[self.source.to_ras(corners), np.ones(len(corners))] @ np.linalg.inv(self.to_source).T
+        places = self.grid.to_ijk(ras[:, :3])
+        # A grid reaches to the outer faces of its voxels; what lies on a face is left to `to_input`.
+        counts = np.array(self.grid.shape[::-1])
+        if (np.abs(places - (counts - 1) / 2) < counts / 2 - 1e-6).all():
+            return self.foreground
+        return self.foreground & self.to_input(np.ones(self.grid.shape, dtype=np.bool_))
 
 
 def neighbours_of(items: NDArray[np.int64], count: int, neighbours: int) -> NDArray[np.int64]:
@@ -214,5 +228,10 @@ def _slice_grid(target: Grid, spec: InputSpec, mask: NDArray[np.bool_], grid: Gr
 
 def _middle_of(mask: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.float64]:
     """Voxel indices (i, j, k) on `target` of the middle of the box around a mask on `grid`."""
+    return target.to_ijk(grid.to_ras(_box_of(mask).mean(axis=0)))
+
+
+def _box_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The first and the last voxel indices (i, j, k) of a mask that is not empty, (2, 3)."""
     extents = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in (2, 1, 0)]
-    return target.to_ijk(grid.to_ras(np.array([(found[0] + found[-1]) / 2 for found in extents])))
+    return np.array([(found[0], found[-1]) for found in extents]).T

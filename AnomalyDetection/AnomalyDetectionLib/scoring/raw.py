@@ -32,6 +32,9 @@ POOR_OVERLAP, DOUBTFUL_OVERLAP = 0.75, 0.88
 """Dice of the outlines after alignment below which the result is not to be trusted, or to be checked (simulated heads
 with up to 28 degrees of tilt end at 0.97 or above)."""
 
+NOTICEABLE_SHARE = 0.02
+"""Share of the patient beyond what the model is given from which on it is said (a rim of voxels always may be)."""
+
 PREPARED = {"template": 0.75, "frame": 0.3, "own": 0.3}
 """Share of the whole that preparing the image takes, by the grid: registration is most of the work where there is one
 (70 % of `zscore`'s on a 240 x 240 x 155 head)."""
@@ -75,6 +78,8 @@ class Ready:
 
     Attributes
     ----------
+    shown
+        bool (K, J, I): the foreground, as far as the grid of the spec reaches.
     quality
         Of the image, and of its alignment with the template.
     notes
@@ -87,6 +92,7 @@ class Ready:
     spec: InputSpec
     template: Template | None
     prepared: Prepared
+    shown: NDArray[np.bool_]
     quality: Quality
     notes: tuple[str, ...]
     timings: dict[str, float]
@@ -188,10 +194,24 @@ def make_ready(
     with watch.stage("prepare"):
         share = PREPARED[spec.grid]
         prepared = prepare(volume, spec, template, lambda stage, part: progress(stage, share * part))
+        shown = prepared.shown()
     with watch.stage("quality"):
         quality = _with_alignment(assess(volume, prepared.foreground), prepared.overlap)
-    notes = (*volume.notes, *([note] if note else []))
-    return Ready(volume, spec, template, prepared, quality, notes, watch.timings)
+    notes = [*volume.notes, *(said for said in (note, _left_out(prepared, shown)) if said)]
+    return Ready(volume, spec, template, prepared, shown, quality, tuple(notes), watch.timings)
+
+
+def _left_out(prepared: Prepared, shown: NDArray[np.bool_]) -> str | None:
+    """A sentence where a noticeable share of the patient lies beyond the detector's grid."""
+    whole = np.count_nonzero(prepared.foreground)
+    left = whole - np.count_nonzero(shown)
+    if left == 0 or left < NOTICEABLE_SHARE * whole:
+        return None
+    width, depth, height = np.array(prepared.grid.shape[::-1]) * prepared.grid.spacing
+    return (
+        f"{left / whole:.0%} of the patient lies outside the {width:.0f} x {depth:.0f} x {height:.0f} mm "
+        "(left to right, back to front, bottom to top) that the model takes, and was not judged."
+    )
 
 
 def score_ready(
@@ -226,12 +246,14 @@ def score_ready(
     image = None
     if scores.map is None:
         image = _case_score(detector, scores, volume)
-        raw, scored = np.zeros(volume.shape, dtype=np.float32), prepared.foreground
+        raw, scored = np.zeros(volume.shape, dtype=np.float32), ready.shown
     else:
         progress("bringing the map back", BACK)
         with watch.stage("back"):
             raw = prepared.to_input(prepared.whole(scores.map.numpy()))
-            scored = _scored(prepared, scores.scored)
+            scored = ready.shown
+            if scores.scored is not None:
+                scored = scored & prepared.to_input(prepared.whole(scores.scored.numpy()))
     if not scored.any():
         raise InputError(
             f"{volume.name}: no part of the image lies where the model can judge it; is it the right part of the body?"
@@ -297,12 +319,6 @@ def _score_items(
 def _told_within(progress: Callable[[float], None], start: float, size: float, share: float) -> None:
     """Pass on the share of a part, as the share of the whole."""
     progress(start + size * share)
-
-
-def _scored(prepared: Prepared, scored: torch.Tensor | None) -> NDArray[np.bool_]:
-    if scored is None:
-        return prepared.foreground
-    return prepared.foreground & prepared.to_input(prepared.whole(scored.numpy()))
 
 
 def _with_alignment(quality: Quality, overlap: float | None) -> Quality:
