@@ -98,7 +98,7 @@ def build_template(
 
     The first normal is the reference; all others are registered to it, the mean of the transforms is taken out (so that
     the template has the average size and pose rather than the first one's: Guimond et al., CVIU 2000), and the
-    images are averaged.
+    images are averaged.  The place stays the first one's: where a scanner puts its origin says nothing of a patient.
 
     Parameters
     ----------
@@ -121,7 +121,8 @@ def build_template(
         progress(done)
     if reference is None:
         raise InputError("A template needs at least one normal case.")
-    to_reference = np.linalg.inv(np.mean(transforms, axis=0))
+    centre = reference.grid.to_ras(np.argwhere(reference.foreground).mean(axis=0)[::-1])
+    to_reference = np.linalg.inv(np.mean([_without_shift(transform, centre) for transform in transforms], axis=0))
     total = np.zeros(reference.grid.shape, dtype=np.float32)
     share = np.zeros(reference.grid.shape, dtype=np.float32)
     for transform, (image, foreground, grid) in zip(transforms, normals(), strict=True):
@@ -131,6 +132,13 @@ def build_template(
     count = len(transforms)
     total /= np.maximum(share, 1)
     return Template(total, share >= count / 2, reference.grid)
+
+
+def _without_shift(transform: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same size and pose, 4 x 4, but a point (RAS mm) that stays where it is."""
+    kept = transform.copy()
+    kept[:3, 3] = centre - transform[:3, :3] @ centre
+    return kept
 
 
 def _reference(
