@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,36 @@ def test_the_folder_of_another_run_is_refused_and_left_as_it_was(
     assert "holds something other than a training run" in capsys.readouterr().err
     assert (out / "run.json").read_bytes() == before and [path.name for path in out.iterdir()] == ["run.json"]
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_goes_on_only_without_the_very_cases_that_it_left_out(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from AnomalyTrainingLib.cohorts.manifest import read_manifest
+    from AnomalyTrainingLib.training.config import read_config
+    from AnomalyTrainingLib.training.run import check_place, train
+
+    config, copy = read_config(cohort.with_name("config.yaml")), tmp_path / "cohort"
+    shutil.copytree(cohort.parent, copy)
+    manifest = copy / cohort.name
+    whole, image = read_manifest(manifest), (copy / "4.nii.gz").read_bytes()
+    kept = replace(whole, cases=whole.cases[:-1])
+
+    def stop(stage: str, share: float) -> None:
+        raise KeyboardInterrupt
+
+    for out, cases, left_out in ((tmp_path / "four", kept, ["n4"]), (tmp_path / "five", whole, [])):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, cases, out, device="cpu", left_out=left_out, progress=stop)
+        check_place(config, whole, out, seed=0, resume=True)  # before the images are read nobody knows
+    again = ["--resume", "--skip-unreadable", "1"]
+    assert main([*arguments(manifest, tmp_path / "four"), *again]) == 2
+    assert "the run in this folder left out n4, this one leaves out no case; choose another" in capsys.readouterr().err
+    (copy / "4.nii.gz").write_bytes(image[:100])
+    assert main([*arguments(manifest, tmp_path / "five"), *again]) == 2
+    assert "the run in this folder left out no case, this one leaves out n4; choose another" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        train(config, kept, tmp_path / "four", device="cpu", resume=True, left_out=["n4"], progress=stop)
 
 
 def test_a_cohort_with_nobody_to_tell_when_to_stop_is_refused_before_anything_is_made(

@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         for oddity in report.texts("warning"):
             progress.warn(oddity)
         check_enough_normals(report.cohort, config, Roles.of(report.cohort, config))
+        kept = {case.case for case in report.cohort}
         with _nothing_left(args.out), _enough_memory(config.training.batch), OutputFolder(args.out) as folder:
             folder.clear_leftovers()
             model = train(
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
                 device=args.device,
                 seed=args.seed,
                 resume=args.resume,
+                left_out=[case.case for case in cohort if case.case not in kept],
                 progress=progress,
                 events=lambda fields: progress.event("training", **fields),
                 warn=progress.warn,

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from .roles import Roles, check_folds
 from .statistics import Fitted, ProgressCallback, fit_statistics
 
 FORMAT = "anomaly-run/1"
+LEFT_OUT = "left_out"
 
 Finish = Callable[[TrainConfig, Cohort, Model, str, ProgressCallback], Model]
 """Adds to a calibrated model what its bundle shall hold beside it (config, cohort, model, device, progress):
@@ -52,6 +53,7 @@ def train(
     device: str = "auto",
     seed: int = 0,
     resume: bool = False,
+    left_out: Sequence[str] = (),
     progress: ProgressCallback = lambda stage, fraction: None,
     events: Callable[[Mapping[str, Any]], None] = lambda fields: None,
     finish: Finish | None = None,
@@ -63,6 +65,8 @@ def train(
     ----------
     resume
         Continue a run of the same configuration, cohort and seed; a run that has ended is returned as it is.
+    left_out
+        Cases of the manifest that the cohort is without, because they cannot be read.
     events
         Called with the state of training by gradient (`engine.Events`), and `fold` where it is that of a fold.
     finish
@@ -85,7 +89,7 @@ def train(
     few = check_enough_normals(cohort, config, roles)
     if few:
         warn(few)
-    state = _begin(out, _identity(config, cohort, seed), resume)
+    state = _begin(out, {**_identity(config, cohort, seed), LEFT_OUT: list(left_out)}, resume)
     if state["state"] == "done":
         return load_bundle(out / "model")
     fitting = _Fitting(config, roles, out, device, seed, progress, events)
@@ -204,6 +208,8 @@ def _identity(config: TrainConfig, cohort: Cohort, seed: int) -> dict[str, Any]:
 def check_place(config: TrainConfig, cohort: Cohort, out: Path, *, seed: int, resume: bool) -> None:
     """Refuse a folder that `train` would refuse, before anything that takes time.
 
+    Which cases cannot be read is not known by then: of those left out, `train` alone takes note.
+
     Raises
     ------
     InputError, OutputError
@@ -233,10 +239,18 @@ def _found(out: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any] 
         raise OutputError(
             f"{out}: the folder holds a training run; continue it with --resume or choose another folder."
         )
+    found = {LEFT_OUT: [], **found}  # runs that were begun before it was noted do not say
     for key, value in identity.items():
-        if found.get(key) != value:
-            name = key.removesuffix("_sha256")
-            raise InputError(f"{out}: the run in this folder had another {name}; choose another folder for this one.")
+        if found.get(key) == value:
+            continue
+        if key == LEFT_OUT:
+            before, now = (", ".join(cases) or "no case" for cases in (found[key], value))
+            raise InputError(
+                f"{out}: the run in this folder left out {before}, this one leaves out {now}; choose another folder "
+                "for this one."
+            )
+        name = key.removesuffix("_sha256")
+        raise InputError(f"{out}: the run in this folder had another {name}; choose another folder for this one.")
     return found
 
 
