@@ -72,6 +72,21 @@ def test_the_figures_are_those_of_the_evaluations_and_the_better_model_is_found(
     assert {row["verdict"] for row in turned} <= {"better", "not shown"}
 
 
+def test_however_many_normals_there_are_one_abnormal_patient_shows_nothing_that_needs_him(tmp_path):
+    pair = [evaluated(tmp_path, name, q, abnormals=1) for name, q in (("weak", 0.0), ("strong", 3.0))]
+    comparison = compare_evaluations(read_evaluations(pair), resamples=100)
+    assert comparison["notes"] == [
+        "The abnormal cases are of 1 cluster only: too few to show a difference in what needs them."
+    ]
+    shown = {(r["level"], r["metric"]) for r in comparison["differences"] if r["verdict"] != "not shown"}
+    assert shown <= {("volume", "specificity"), ("lesion", "false_findings_per_normal")}
+    assert ("lesion", "false_findings_per_normal") in shown
+    for entry in comparison["models"].values():
+        lows = {(r["level"], r["metric"]): r["figure"]["low"] for r in entry["figures"]}
+        assert lows["volume", "auroc"] is None and lows["voxel", "dice"] is None
+        assert lows["lesion", "false_findings_per_normal"] is not None
+
+
 def test_the_command_writes_a_table_a_page_and_json(folders, tmp_path, capsys):
     assert (
         main(["compare", *map(str, folders), "--out", str(tmp_path / "c"), "--resamples", "100", "--progress", "json"])

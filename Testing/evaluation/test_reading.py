@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,16 @@ def test_two_readers_are_compared_with_each_other_with_the_truth_and_with_the_mo
     findings = review["findings"]
     assert findings["shown"] == 80 and findings["readers"]["good"]["true"] + findings["readers"]["good"]["false"] == 80
     assert findings["readers"]["good"]["as_the_truth"]["value"] > findings["readers"]["poor"]["as_the_truth"]["value"]
+
+
+def test_one_abnormal_patient_gives_a_readers_auroc_no_interval() -> None:
+    key = key_of()
+    single = replace(key, cases=tuple(case for case in key.cases if case.label == 0 or case.case == "case1"))
+    auroc = analyse(single, [reader(single, "one", 0.2)], resamples=100)["readers"]["one"]["auroc"]
+    assert auroc["value"] is not None and (auroc["low"], auroc["reason"]) == (
+        None,
+        "one patient cluster has no interval",
+    )
 
 
 def test_intervals_of_kappa_draw_patients_and_hold_the_truth() -> None:

@@ -215,8 +215,13 @@ def test_warnings_name_few_cases_missing_masks_and_one_class(document):
     )
     said = " ".join(warnings(few))
     assert "There are 4 normal cases only" in said and "There is no abnormal case" in said
-    assert "4 clusters (anatomy) only and may be too narrow; with fewer than 6 none of them shows a difference." in said
+    assert (
+        "The normal cases are of 4 clusters (anatomy) only: intervals that need them may be too narrow, and with"
+        in said
+    )
     assert "No abnormal case has a mask" in " ".join(warnings({**few, "cohort": {**COHORT, "with_mask": 0}}))
+    single = judge([method("m", 1.0, "model", abnormals=1)], model=MODEL, cohort=COHORT, resamples=20)
+    assert "The abnormal cases are of 1 cluster (patient) only" in " ".join(warnings(single))
     assert warnings({**document, "cohort": {**COHORT, "simulated": 60}})[0].startswith("The cases are simulated")
     assert warnings({**document, "cohort": {**COHORT, "simulated": 4}})[0].startswith("4 of 60 cases are simulated")
     assert "7 of 30 abnormal cases have no mask" in " ".join(warnings({**few, "cohort": {**COHORT, "with_mask": 23}}))

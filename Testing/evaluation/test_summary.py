@@ -105,6 +105,19 @@ def test_few_clusters_show_nothing():
     assert rows[0]["difference"]["value"] > 0.2 and {row["verdict"] for row in rows} == {"not shown"}
 
 
+@pytest.mark.parametrize("abnormals", [1, 5])
+def test_however_many_normals_there_are_few_abnormal_patients_show_nothing_that_needs_them(abnormals):
+    few = {"normals": 40, "abnormals": abnormals}
+    rows = judged([method("m", 6.0, "model", **few), method("b", 0.0, **few)])["comparisons"]
+    rows = {(row["level"], row["metric"]): row for row in rows}
+    free = rows.pop(("lesion", "false_findings_per_normal"))
+    assert (free["clusters"], free["verdict"]) == (40, "better"), "it needs normals alone"
+    assert {row["clusters"] for row in rows.values()} == {abnormals}
+    assert {row["verdict"] for row in rows.values()} == {"not shown"}
+    assert rows["volume", "auroc"]["difference"]["value"] > 0.1
+    assert (rows["volume", "auroc"]["difference"]["low"] is None) == (abnormals == 1)
+
+
 @pytest.mark.parametrize(
     ("settings", "level", "metric", "reason"),
     [

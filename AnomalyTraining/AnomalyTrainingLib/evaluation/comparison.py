@@ -26,7 +26,7 @@ from .metrics_file import read_metrics
 from .pages import render
 from .plots import model_name
 from .records import CaseRecord, LesionRecord
-from .summary import LOWER_IS_BETTER
+from .summary import LOWER_IS_BETTER, clusters_behind
 
 SCHEMA = "slicer-anomaly/comparison/1"
 """Of comparison.json; see `schemas/comparison.schema.json`."""
@@ -124,28 +124,28 @@ def compare_evaluations(
     )
     weights = bootstrap.weights([first[case]["cluster"] for case in common])
     samples = {model.name: _samples([model.rows[case] for case in common], weights) for model in models}
-    clusters = len({first[case]["cluster"] for case in common})
+    behind = {key: _clusters([first[case] for case in common], *key) for key in COMPARED}
     return {
         "schema": SCHEMA,
         "software": {"name": "slicer-anomaly", "version": __version__},
         "cases": len(common),
         "normal": sum(first[case]["label"] == 0 for case in common),
         "abnormal": sum(first[case]["label"] == 1 for case in common),
-        "clusters": clusters,
+        "clusters": len({first[case]["cluster"] for case in common}),
         "bootstrap": {"resamples": resamples, "level": level, "seed": seed},
         "notes": notes,
         "models": {
             model.name: {
                 "model": model.document["model"],
                 "cohort": model.document["cohort"],
-                "figures": [_figure_row(key, samples[model.name][key], clusters, bootstrap) for key in COMPARED],
+                "figures": [_figure_row(key, samples[model.name][key], behind[key], bootstrap) for key in COMPARED],
             }
             for model in models
         },
         "differences": [
             row
             for one, other in itertools.combinations(models, 2)
-            for row in _differences(one.name, other.name, samples, clusters, bootstrap)
+            for row in _differences(one.name, other.name, samples, behind, bootstrap)
         ],
     }
 
@@ -171,8 +171,13 @@ def _common_cases(models: Sequence[Evaluated]) -> tuple[list[str], list[str]]:
         )
     if left := sum(len(model.rows) for model in models) - len(common) * len(models):
         notes.append(f"{left} cases that not all evaluations have are left out.")
-    if (clusters := len({models[0].rows[case]["cluster"] for case in common})) < LEAST_CLUSTERS:
-        notes.append(f"The cases are of {clusters} clusters only: too few to show any difference.")
+    for word, label in (("normal", 0), ("abnormal", 1)):
+        rows = [models[0].rows[case] for case in common]
+        if 0 < (clusters := len({row["cluster"] for row in rows if row["label"] == label})) < LEAST_CLUSTERS:
+            notes.append(
+                f"The {word} cases are of {clusters} cluster{'s' * (clusters != 1)} only: too few to show a difference "
+                "in what needs them."
+            )
     return common, notes
 
 
@@ -222,18 +227,30 @@ def record_of_row(row: Mapping[str, Any]) -> CaseRecord:
     )
 
 
+def _clusters(rows: Sequence[Mapping[str, Any]], level: str, metric: str) -> int:
+    """As `clusters_behind`; a row keeps figures of voxels in place of the voxels."""
+    if level == "voxel":
+        return len({row["cluster"] for row in rows if row[metric] is not None})
+    return clusters_behind([record_of_row(row) for row in rows], level, metric)
+
+
 def _figure_row(key: tuple[str, str], sample: Rows, clusters: int, bootstrap: Bootstrap) -> dict[str, Any]:
     figure = bootstrap.figure(sample, clusters=clusters, undefined="the evaluation has nothing to compute it from")
     return {"level": key[0], "metric": key[1], "figure": figure.to_json()}
 
 
 def _differences(
-    one: str, other: str, samples: Mapping[str, Mapping[tuple[str, str], Rows]], clusters: int, bootstrap: Bootstrap
+    one: str,
+    other: str,
+    samples: Mapping[str, Mapping[tuple[str, str], Rows]],
+    behind: Mapping[tuple[str, str], int],
+    bootstrap: Bootstrap,
 ) -> list[dict[str, Any]]:
     rows = []
     for level, metric in COMPARED:
         difference = samples[one][level, metric] - samples[other][level, metric]
         if np.isfinite(difference[0]):
+            clusters = behind[level, metric]
             figure = bootstrap.figure(difference, clusters=clusters, undefined="")
             said = verdict(figure, clusters=clusters, higher_is_better=metric not in LOWER_IS_BETTER)
             rows.append(

@@ -182,11 +182,10 @@ def compare_methods(
     for level, metric in COMPARED:
         difference = made[0].rows[level, metric] - made[1].rows[level, metric]
         if np.isfinite(difference[0]):
-            clusters = _clusters(model.records, level)
+            clusters = clusters_behind(model.records, level, metric)
             figure = bootstrap.figure(difference, clusters=clusters, undefined="")
             if figure.low is None and (level, metric) in BOUNDED:
-                independent = _independent(model.records, level)
-                figure = bootstrap.difference_of_constants(*(s.rows[level, metric] for s in made), clusters=independent)
+                figure = bootstrap.difference_of_constants(*(s.rows[level, metric] for s in made), clusters=clusters)
             better = verdict(figure, clusters=clusters, higher_is_better=metric not in LOWER_IS_BETTER)
             rows.append(
                 {
@@ -201,20 +200,25 @@ def compare_methods(
     return rows
 
 
-def _independent(records: Sequence[CaseRecord], level: str) -> int:
-    """Clusters that answer independently: with a lesion, or of the class that has fewer."""
-    if level == "lesion":
-        return len({record.cluster for record in records if record.lesions})
-    return min(len({record.cluster for record in records if record.label == label}) for label in (0, 1))
+def clusters_behind(records: Sequence[CaseRecord], level: str, metric: str) -> int:
+    """Number of clusters that a figure, or a difference in it, rests on.
 
-
-def _clusters(records: Sequence[CaseRecord], level: str) -> int:
-    """Number of clusters that a difference at this level rests on."""
+    Of the class that has fewer where it takes both: however many normals there are, a single abnormal patient is in
+    every draw, and no interval shows what another one would have changed.
+    """
     if level == "voxel":
-        records = [r for r in records if r.voxels is not None and r.voxels.dice is not None]
-    elif level != "volume":
-        records = [r for r in records if r.false_findings_at is not None]
-    return len({record.cluster for record in records})
+        return len({r.cluster for r in records if r.voxels is not None and r.voxels.dice is not None})
+    if level == "lesion":
+        known = [record for record in records if record.false_findings_at is not None]
+        of_normals = metric == "false_findings_per_normal"
+        return len({record.cluster for record in known if (record.label == 0 if of_normals else record.lesions)})
+    found: tuple[set[str], set[str]] = (set(), set())  # normal and abnormal
+    for record in records:
+        for label in {record.label} if level == "volume" else {ill for ill, _ in record.slices}:
+            found[label].add(record.cluster)
+    normal, abnormal = map(len, found)
+    of_some = {"accuracy": len(found[0] | found[1]), "sensitivity": abnormal, "specificity": normal}
+    return of_some.get(metric, min(normal, abnormal))
 
 
 # -- the columns of each level
@@ -260,14 +264,12 @@ def _slice_columns(
 
 def _volume_section(records: Sequence[CaseRecord], samples: Samples, bootstrap: Bootstrap) -> dict[str, Any]:
     labels, scores, called = _volume_columns(records)
-    clusters = [{r.cluster for r in records if r.label == label} for label in (0, 1)]
-    return _detection_section("volume", labels, scores, called, clusters, samples, bootstrap)
+    return _detection_section("volume", labels, scores, called, records, samples, bootstrap)
 
 
 def _slice_section(method: Method, samples: Samples, bootstrap: Bootstrap) -> dict[str, Any]:
-    labels, scores, called, case = _slice_columns(method)
-    clusters = [{method.records[n].cluster for n in case[labels == label]} for label in (0, 1)]
-    return _detection_section("slice", labels, scores, called, clusters, samples, bootstrap)
+    labels, scores, called, _ = _slice_columns(method)
+    return _detection_section("slice", labels, scores, called, method.records, samples, bootstrap)
 
 
 def _detection_section(
@@ -275,7 +277,7 @@ def _detection_section(
     labels: NDArray[np.int64],
     scores: NDArray[np.float64],
     called: NDArray[np.bool_] | None,
-    clusters: Sequence[set[str]],
+    records: Sequence[CaseRecord],
     samples: Samples,
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
@@ -283,15 +285,13 @@ def _detection_section(
     what = "case" if level == "volume" else "slice of known truth"
     missing = [name for name, count in zip(("normal", "abnormal"), counts, strict=True) if not count]
     why = f"there is no {' and no '.join(missing)} {what}" if missing else "there is nothing to rank"
-    least, total = min(len(c) for c in clusters), len(set().union(*clusters))
-    behind = {"accuracy": total, "sensitivity": len(clusters[1]), "specificity": len(clusters[0])}
     no_decision = "the method has no fixed threshold for this decision"
     figures = {}
     for name in METRICS[level]:
         undefined = why if missing or name in RANKING else "nothing is called abnormal"
         figures[name] = bootstrap.figure(
             samples.rows[level, name],
-            clusters=behind.get(name, least),
+            clusters=clusters_behind(records, level, name),
             undefined=no_decision if called is None and name in DECISION else undefined,
             bounded=level == "volume" and name in ("auroc", "accuracy", "sensitivity", "specificity"),
         ).to_json()
@@ -310,10 +310,11 @@ def _detection_section(
 
 def _voxel_section(records: Sequence[CaseRecord], samples: Samples, bootstrap: Bootstrap) -> dict[str, Any]:
     ill = [record for record in records if record.voxels is not None and record.voxels.dice is not None]
-    clusters = len({record.cluster for record in ill})
     why = "no case has a map and a mask of its lesions"
     figures = {
-        name: bootstrap.figure(samples.rows["voxel", name], clusters=clusters, undefined=why).to_json()
+        name: bootstrap.figure(
+            samples.rows["voxel", name], clusters=clusters_behind(ill, "voxel", name), undefined=why
+        ).to_json()
         for name in VOXEL
     }
     lesion = sum(int(r.voxels.lesion.sum()) for r in ill if r.voxels is not None)
@@ -329,13 +330,9 @@ def _voxel_section(records: Sequence[CaseRecord], samples: Samples, bootstrap: B
 def _lesion_section(records: Sequence[CaseRecord], samples: Samples, bootstrap: Bootstrap) -> dict[str, Any]:
     known = [record for record in records if record.false_findings_at is not None]
     lesions = [lesion for record in known for lesion in record.lesions]
-    behind = {
-        "recall": len({record.cluster for record in known if record.lesions}),
-        "false_findings_per_normal": len({record.cluster for record in known if record.label == 0}),
-    }
     figures = {}
     for name in LESION:
-        clusters = behind.get(name, behind["recall"])
+        clusters = clusters_behind(known, "lesion", name)
         why = "there is no normal case with a map" if name in LOWER_IS_BETTER else "no lesion is known"
         sample = samples.rows["lesion", name]
         figures[name] = bootstrap.figure(sample, clusters=clusters, undefined=why, bounded=name == "recall").to_json()

@@ -177,10 +177,15 @@ def warnings(document: Document) -> list[str]:
 
 
 def _few_clusters(document: Document) -> list[str]:
+    """Of the class that has fewer: what ranks the two, or is of that one, rests on those."""
     cluster = document["bootstrap"]["cluster"]
-    clusters = len({row["cluster"] for rows in document["cases"].values() for row in rows})
-    if clusters >= FEW_CASES:
+    of_label: dict[int, set[str]] = {}
+    for row in (row for rows in document["cases"].values() for row in rows):
+        of_label.setdefault(row["label"], set()).add(row["cluster"])
+    label, found = min(of_label.items(), key=lambda item: len(item[1]))
+    if len(found) >= FEW_CASES:
         return []
-    few = f"The intervals rest on {clusters} clusters ({cluster}) only and may be too narrow"
-    shows = "" if clusters >= LEAST_CLUSTERS else f"; with fewer than {LEAST_CLUSTERS} none of them shows a difference"
-    return [f"{few}{shows}."]
+    word, plural = "abnormal" if label else "normal", "s" * (len(found) != 1)
+    few = f"The {word} cases are of {len(found)} cluster{plural} ({cluster}) only"
+    shows = "" if len(found) >= LEAST_CLUSTERS else f", and with fewer than {LEAST_CLUSTERS} none shows a difference"
+    return [f"{few}: intervals that need them may be too narrow{shows}."]

@@ -79,14 +79,21 @@ class Table:
         return np.where(votes[0] == votes[1], MISSING, (votes[1] > votes[0]).astype(np.int64))
 
     def figure(
-        self, kept: NDArray[np.bool_], sample: Callable[[NDArray[np.float32]], Rows], why: str
+        self, kept: NDArray[np.bool_], sample: Callable[[NDArray[np.float32]], Rows], why: str, *, ranks: bool = False
     ) -> dict[str, Any]:
-        """A figure over some of the cases, drawn by patient; `why` it is not defined where it is not."""
+        """A figure over some of the cases, drawn by patient; `why` it is not defined where it is not.
+
+        One that ranks the two classes rests on the patients of the one that has fewer.
+        """
         if not kept.any():
             return Figure.undefined("nobody has read such a case").to_json()
         patients = [case.patient for case, inside in zip(self.key.cases, kept, strict=True) if inside]
         rows = sample(self.bootstrap.weights(patients))
-        return self.bootstrap.figure(rows, clusters=len(set(patients)), undefined=why).to_json()
+        behind = len(set(patients))
+        if ranks:
+            cases = [case for case, inside in zip(self.key.cases, kept, strict=True) if inside]
+            behind = min(len({case.patient for case in cases if case.label == label}) for label in (0, 1))
+        return self.bootstrap.figure(rows, clusters=behind, undefined=why).to_json()
 
 
 def analyse(key: Key, readers: Sequence[Reader], *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
@@ -132,6 +139,7 @@ def _reader(table: Table, column: int) -> dict[str, Any]:
         read,
         lambda weights: ranking_metrics(table.labels[read], rating[read], weights)["auroc"],
         "only cases of one class were read",
+        ranks=True,
     )
     return {
         "read": int(read.sum()),
