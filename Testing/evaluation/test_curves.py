@@ -36,7 +36,9 @@ from AnomalyTrainingLib.evaluation.froc import (
     recall_by_size,
     sensitivity_at,
 )
+from AnomalyTrainingLib.evaluation.intervals import Bootstrap
 from AnomalyTrainingLib.evaluation.records import RARITY_BINS, CaseRecord, LesionRecord, VoxelRecord, rarity_histogram
+from AnomalyTrainingLib.evaluation.subgroups import subgroup
 from AnomalyTrainingLib.evaluation.voxels import average_precision, voxel_metrics
 
 
@@ -223,10 +225,26 @@ def test_a_level_where_everything_has_merged_into_one_finding_earns_nothing():
     assert sensitivity_at(false + 1, sensitivity, 0.5)[0] == 0.0
 
 
+def of_lesions(name: str, lesions: list[LesionRecord]) -> CaseRecord:
+    return CaseRecord(name, name, name, 1, 0.0, lesions=tuple(lesions))
+
+
+def test_the_many_lesions_of_one_patient_make_recall_no_surer():
+    hit, miss = LesionRecord(1.0, True, 5.0), LesionRecord(1.0, False, 0.0)
+    records = [of_lesions("many", [hit] * 40), *(of_lesions(name, [miss] * 4) for name in "abc")]
+    (row,) = recall_by_size(records, 0.95)
+    stratum = subgroup(records, "site", Bootstrap.of_records(records, resamples=10))["strata"][0]["recall"]
+    for recall in (row["recall"], stratum):
+        assert recall["value"] == pytest.approx(40 / 52, abs=1e-6)
+        assert recall["low"] < 0.2 and recall["high"] > 0.95
+    (alone,) = recall_by_size([of_lesions("one", [hit] * 20 + [miss] * 20)], 0.95)
+    assert alone["recall"]["high"] - alone["recall"]["low"] > 0.9, "one patient tells nothing of others"
+
+
 def test_recall_by_size_has_exact_intervals_and_no_empty_bins():
     lesions = [LesionRecord(0.05, False, 0.0), LesionRecord(0.1, True, 5.0), LesionRecord(0.3, False, 2.0)]
     lesions += [LesionRecord(90.0, True, 8.0), LesionRecord(30.0, True, 8.0, "mm²")]
-    rows = recall_by_size(lesions, 0.95)
+    rows = recall_by_size([of_lesions(str(n), [lesion]) for n, lesion in enumerate(lesions)], 0.95)
     assert [(r["from"], r["to"], r["unit"], r["found"], r["lesions"]) for r in rows] == [
         (0.0, 0.1, "mL", 0, 1),
         (0.1, 0.5, "mL", 1, 2),

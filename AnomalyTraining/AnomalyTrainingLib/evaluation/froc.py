@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from AnomalyDetectionLib.scoring.thresholds import LEVELS
 
 from .curves import Rows, Weights
-from .intervals import share
-from .records import CaseRecord, LesionRecord
+from .intervals import clustered_share
+from .records import CaseRecord
 
 FALSE_POSITIVES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """False positives per image at which the FROC is reported (LUNA16, CAMELYON16)."""
@@ -96,23 +96,27 @@ def froc_name(rate: float) -> str:
     return f"froc_{rate:g}"
 
 
-def recall_by_size(lesions: Sequence[LesionRecord], level: float) -> list[dict[str, Any]]:
-    """Lesions, hits and recall with its exact interval, by size; bins without a lesion are left out."""
+def recall_by_size(records: Sequence[CaseRecord], level: float) -> list[dict[str, Any]]:
+    """Lesions, hits and recall with its exact interval, by size; bins without a lesion are left out.
+
+    Lesions of one cluster count as fewer in the interval, by what they have in common.
+    """
+    lesions = [(lesion, record.cluster) for record in records for lesion in record.lesions]
     rows = []
     for unit, inner in SIZES.items():
         edges = [0.0, *inner, np.inf]
         for low, high in pairwise(edges):
-            members = [lesion for lesion in lesions if lesion.unit == unit and low <= lesion.size_ml < high]
+            members = [(x.hit, cluster) for x, cluster in lesions if x.unit == unit and low <= x.size_ml < high]
             if members:
-                found = sum(lesion.hit for lesion in members)
+                hits = np.array([hit for hit, _ in members])
                 rows.append(
                     {
                         "from": low,
                         "to": None if np.isinf(high) else high,
                         "unit": unit,
                         "lesions": len(members),
-                        "found": found,
-                        "recall": share(found, len(members), level).to_json(),
+                        "found": int(hits.sum()),
+                        "recall": clustered_share(hits, [cluster for _, cluster in members], level).to_json(),
                     }
                 )
     return rows

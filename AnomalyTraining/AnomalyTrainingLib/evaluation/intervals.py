@@ -203,8 +203,8 @@ def effective(successes: NDArray[np.bool_], clusters: Sequence[str]) -> tuple[in
     """How many independent trials, and successes among them, decisions on clusters of cases are worth.
 
     Divided by the design effect: how much more the share varies when whole clusters are drawn than it would with as
-    many independent cases (Rao & Scott, Biometrics 1992), but at least 1.  Where all decisions are alike nothing tells
-    how they go together, and each cluster counts once.
+    many independent cases (Rao & Scott, Biometrics 1992), but at least 1.  Where all decisions are alike, or all
+    of one cluster, nothing tells how they go together, and each cluster counts once.
 
     Parameters
     ----------
@@ -222,11 +222,11 @@ def effective(successes: NDArray[np.bool_], clusters: Sequence[str]) -> tuple[in
     number = int(index.max()) + 1 if trials else 0
     if number == trials:
         return count, trials
-    if count in (0, trials):
-        return (0 if count == 0 else number), number
     rate = count / trials
+    if rate in (0, 1) or number == 1:
+        return round(rate * number), number
     residuals = np.bincount(index, weights=successes - rate)
-    variance = number / max(number - 1, 1) * float((residuals**2).sum()) / trials**2
+    variance = number / (number - 1) * float((residuals**2).sum()) / trials**2
     effect = max(1.0, variance * trials / (rate * (1 - rate)))
     kept = max(1, round(trials / effect))
     return min(kept, round(rate * kept)), kept

@@ -300,7 +300,7 @@ def _recall_by_size(document: Document, figure: Figure) -> str:
     axes.set(ylim=(0, 1.03), ylabel=f"lesions found by {shortened(name)}", xlabel="size of the lesion; found of all")
     axes.grid(axis="x", visible=False)
     said = "; ".join(f"{size_text(row)}: {row['found']} of {row['lesions']}" for row in bins)
-    return f"Lesions found by size with exact 95 % intervals. {said}."
+    return f"Lesions found by size with exact 95 % intervals, in which those of one patient count as fewer. {said}."
 
 
 def size_text(row: Mapping[str, Any]) -> str:

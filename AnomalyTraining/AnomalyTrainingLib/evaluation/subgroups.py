@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .curves import Rows, Weights, decision_metrics, ranking_metrics
-from .intervals import Bootstrap, share
+from .intervals import Bootstrap, clustered_share
 from .records import CaseRecord
 
 MOST_STRATA = 12
@@ -87,8 +87,9 @@ def _stratum(
         why = "the stratum has no such case" if decided else "the method has no volume threshold"
         clusters = len({record.cluster for record in records if record.label == label})
         row[name] = bootstrap.figure(sample, clusters=clusters, undefined=why, bounded=True).to_json()
-    lesions = [lesion.hit for record in records for lesion in record.lesions]
-    row |= {"lesions": len(lesions), "recall": share(sum(lesions), len(lesions), bootstrap.level).to_json()}
+    hits = np.array([lesion.hit for record in records for lesion in record.lesions], dtype=bool)
+    whose = [record.cluster for record in records for _ in record.lesions]
+    row |= {"lesions": hits.size, "recall": clustered_share(hits, whose, bootstrap.level).to_json()}
     return row, area, pairs
 
 

@@ -342,7 +342,7 @@ def _lesion_section(records: Sequence[CaseRecord], samples: Samples, bootstrap: 
         "found": sum(lesion.hit for lesion in lesions),
         **figures,
         "froc": _froc_points(known) if lesions else None,
-        "recall_by_size": recall_by_size(lesions, bootstrap.level),
+        "recall_by_size": recall_by_size(known, bootstrap.level),
     }
 
 
