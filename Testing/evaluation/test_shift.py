@@ -13,18 +13,20 @@ import pytest
 from evaluation.conftest import Trained
 from evaluation.frames import frame, save, write_cohort
 from scipy.special import expit
+from scipy.stats import betabinom
 
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.errors import InputError
 from AnomalyDetectionLib.models.bundle import load_bundle
+from AnomalyDetectionLib.scoring.decision import Decision
 from AnomalyTrainingLib.evaluation.intervals import Bootstrap
 from AnomalyTrainingLib.evaluation.metrics_file import read_metrics, write_metrics
 from AnomalyTrainingLib.evaluation.records import CaseRecord
-from AnomalyTrainingLib.evaluation.shift.groups import Judged, age_band, group_rows, group_values
+from AnomalyTrainingLib.evaluation.shift.groups import Judged, age_band, chance_of_more, group_rows, group_values
 from AnomalyTrainingLib.evaluation.shift.mix import mix_rows, standardised
 from AnomalyTrainingLib.evaluation.shift.reference import NAME, CohortSummary, Group, stored_summary
 from AnomalyTrainingLib.evaluation.shift.report import worst
-from AnomalyTrainingLib.evaluation.shift.words import is_notable
+from AnomalyTrainingLib.evaluation.shift.words import is_notable, sentences
 
 CUT = 1.6
 
@@ -38,9 +40,9 @@ def record(number: int, label: int, score: float, *, patient: str = "", **column
     )
 
 
-def judged(records: list[CaseRecord], expected: float = 0.05) -> Judged:
+def judged(records: list[CaseRecord], chosen_on: tuple[int, int] = (9, 200)) -> Judged:
     bootstrap = Bootstrap.of_records(records, resamples=400)
-    return Judged(records, bootstrap, np.random.default_rng(5).normal(size=200), expected)
+    return Judged(records, bootstrap, np.random.default_rng(5).normal(size=200), chosen_on)
 
 
 def two_sites(shift: float) -> list[CaseRecord]:
@@ -111,6 +113,31 @@ def test_a_site_whose_normals_score_higher_is_named_and_a_small_one_gets_no_figu
     assert west["false_positive_rate"]["value"] is None and west["score_shift"]["distance"] is None
     calm = {row["value"]: row for row in group_rows(judged(two_sites(0.0)))}
     assert calm["south"]["auroc_difference"]["low"] < 0 < calm["south"]["auroc_difference"]["high"]
+
+
+def test_the_luck_of_the_calibration_normals_is_not_called_too_many_beyond_chance() -> None:
+    rng, found = np.random.default_rng(7), {0.0: 0, 1.5: 0}
+    report = {"reference": None, "images": [], "worst": None, "expected_false_positive_rate": 0.05}
+    for shift, runs in ((0.0, 120), (1.5, 10)):
+        for _ in range(runs):
+            calibration, scores = rng.normal(size=59), rng.normal(shift, 1, 200)
+            cut = Decision.by_normals(calibration)
+            cases = [
+                replace(record(n, 0, score, site="north" if n < 100 else "south"), called=cut.calls(score))
+                for n, score in enumerate(scores)
+            ]
+            before = int((calibration >= cut.score).sum())
+            assert before == 2, "the case itself and two of 59 are 3 of 60: p = 0.05"
+            rows = group_rows(replace(judged(cases, (before, 59)), normal_scores=calibration))
+            found[shift] += "beyond chance" in " ".join(sentences({**report, "groups": rows}))
+    assert found[0.0] <= 7, "3 of 120 are to be expected"
+    assert found[1.5] >= 9
+
+
+def test_the_chance_of_more_calls_is_the_beta_binomial_tail_that_p_values_are_checked_by() -> None:
+    for called in range(31):
+        assert chance_of_more(called, 30, 1, 40) == pytest.approx(betabinom(30, 2, 39).sf(called - 1))
+    assert chance_of_more(30, 30, 40, 40) == 1, "a threshold that calls everybody abnormal calls nobody too many"
 
 
 def test_images_of_one_patient_do_not_make_a_false_positive_rate_certain() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import ks_2samp
+from scipy.stats import hypergeom, ks_2samp
 
 from AnomalyDetectionLib.scoring.covariates import as_number
 
 from ..baselines.tables import covariates_of
 from ..curves import Rows, Weights, ranking_metrics
-from ..intervals import Bootstrap, Figure, clustered_share
+from ..intervals import Bootstrap, Figure, clustered_share, effective
 from ..records import CaseRecord
 from ..subgroups import MOST_STRATA, UNKNOWN
 
@@ -38,14 +38,15 @@ class Judged:
     ----------
     normal_scores
         float64 (n,), of the model's calibration normals.
-    expected
-        Share of normals that the threshold of cases was meant to call abnormal; None without one.
+    chosen_on
+        How many of the normals that the threshold of cases was chosen on it calls abnormal, and how many they are; None
+        where that is not known.
     """
 
     records: Sequence[CaseRecord]
     bootstrap: Bootstrap
     normal_scores: NDArray[np.float64]
-    expected: float | None
+    chosen_on: tuple[int, int] | None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -110,7 +111,7 @@ def _row(judged: Judged, inside: NDArray[np.bool_]) -> dict[str, Any]:
     return {
         **counts,
         "patients": len(patients),
-        "false_positive_rate": _false_positives(judged, inside, counts["normal"]).to_json(),
+        **_false_positives(judged, inside, counts["normal"]),
         "score_shift": score_shift(judged, inside & (labels == 0)),
         "auroc": area.to_json(),
         "auroc_difference": difference.to_json(),
@@ -124,14 +125,29 @@ def too_small(counts: Mapping[str, int]) -> str:
     return f"fewer than {LEAST} {' and '.join(few)} cases" if few else ""
 
 
-def _false_positives(judged: Judged, inside: NDArray[np.bool_], normals: int) -> Figure:
+def _false_positives(judged: Judged, inside: NDArray[np.bool_], normals: int) -> dict[str, Any]:
+    """Share of the normals that are called abnormal, and how likely chance alone calls as many."""
     members = [r for r, kept in zip(judged.records, inside, strict=True) if kept and r.label == 0]
-    if normals < LEAST:
-        return Figure.undefined(f"fewer than {LEAST} normal cases")
-    if any(record.called is None for record in members):
-        return Figure.undefined("the model has no fixed threshold of cases")
-    called = np.array([bool(record.called) for record in members])
-    return clustered_share(called, [record.patient for record in members], judged.bootstrap.level)
+    if normals < LEAST or any(record.called is None for record in members):
+        few, no_threshold = f"fewer than {LEAST} normal cases", "the model has no fixed threshold of cases"
+        undefined = Figure.undefined(few if normals < LEAST else no_threshold)
+        return {"false_positive_rate": undefined.to_json(), "false_positive_p_value": None}
+    called, patients = np.array([bool(record.called) for record in members]), [record.patient for record in members]
+    chance = None if judged.chosen_on is None else chance_of_more(*effective(called, patients), *judged.chosen_on)
+    return {
+        "false_positive_rate": clustered_share(called, patients, judged.bootstrap.level).to_json(),
+        "false_positive_p_value": None if chance is None else round(chance, 8),
+    }
+
+
+def chance_of_more(called: int, normals: int, called_before: int, normals_before: int) -> float:
+    """Chance that a threshold calls so many normals abnormal, or more, if they are like those it was chosen on.
+
+    Those are a sample too: the one-sided exact test of two samples (Fisher, J R Stat Soc 1935).  Where the threshold is
+    a place among calibration normals it is the upper tail of the beta-binomial of `calibration_check.check_folds`.  A
+    cut of a ROC curve suits the cases it was chosen on, and chance gives a little more than this on others.
+    """
+    return float(hypergeom.sf(called - 1, normals + normals_before, called + called_before, normals))
 
 
 def score_shift(judged: Judged, normals: NDArray[np.bool_]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def shift_report(
     """
     here = CohortSummary.of(cases, images, "this cohort")
     expected = expected_false_positives(model)
-    rows = group_rows(Judged(records, bootstrap, model.calibration.normal_scores, expected))
+    rows = group_rows(Judged(records, bootstrap, model.calibration.normal_scores, chosen_on(model)))
     report: dict[str, Any] = {
         "reference": None if reference is None else _facts(reference),
         "prevalence": {"reference": None if reference is None else _prevalence(reference), "here": _prevalence(here)},
@@ -60,6 +60,14 @@ def expected_false_positives(model: Model) -> float | None:
         return 1 - decision.specificity
     # A new normal is as likely to take any place among the calibration normals, each as every other.
     return float((np.sum(scores >= decision.score) + 1) / (scores.size + 1)) if scores.size else None
+
+
+def chosen_on(model: Model) -> tuple[int, int] | None:
+    """How many of the normals that the model's threshold of cases was chosen on it calls abnormal, of how many."""
+    decision, scores = model.calibration.decision, model.calibration.normal_scores
+    if decision.specificity is not None and decision.normals is not None:
+        return round((1 - decision.specificity) * decision.normals), decision.normals
+    return (int(np.sum(scores >= decision.score)), scores.size) if scores.size else None
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

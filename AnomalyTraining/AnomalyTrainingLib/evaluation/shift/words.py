@@ -113,12 +113,11 @@ def _cost(shift: Mapping[str, Any]) -> list[str]:
         return [f"What the threshold of cases costs here cannot be told: {figure['reason']}."]
     meant = "" if expected is None else f", where {expected:.0%} were to be expected"
     said = [f"The fixed threshold calls {interval_text(figure)} of the normal cases abnormal{meant}."]
-    if expected is None:
-        return said
+    tested = [row for row in shift["groups"] if row["false_positive_p_value"] is not None]
     above = [
         f"{_name(row)} {interval_text(row['false_positive_rate'])}"
-        for row in shift["groups"]
-        if row["false_positive_rate"]["value"] is not None and row["false_positive_rate"]["low"] > expected
+        for row in tested
+        if row["false_positive_p_value"] < _CERTAIN / 2 / len(tested)  # one side, and all groups are looked at
     ]
     if above:
         said.append(f"That is too many, beyond chance, of {listed(above)}.")
