@@ -140,6 +140,14 @@ def test_evaluations_that_cannot_be_compared_are_refused(folders, tmp_path):
     write_metrics({**document, "cases": {"zscore": turned}}, path / "metrics.json")
     with pytest.raises(InputError, match="normal-000 has another label or patient"):
         compare_evaluations(read_evaluations([folders[0], path]))
+    by_site = [{**row, "cluster": f"site {n % 2}"} for n, row in enumerate(document["cases"]["zscore"])]
+    drawn = {**document["bootstrap"], "cluster": "site"}
+    write_metrics({**document, "cases": {"zscore": by_site}, "bootstrap": drawn}, path / "metrics.json")
+    for order in (1, -1):
+        with pytest.raises(
+            InputError, match=r"abnormal-030 is of the cluster .*'site 0' in elsewhere 1.0 \(by site\).*--cluster"
+        ):
+            compare_evaluations(read_evaluations([folders[0], path][::order]))
     with pytest.raises(InputError, match="at least two"):
         read_evaluations(folders[:1])
     with pytest.raises(InputError, match="the same evaluation is given twice"):

@@ -27,6 +27,7 @@ from .pages import render
 from .plots import model_name
 from .records import CaseRecord, LesionRecord
 from .summary import LOWER_IS_BETTER, clusters_behind
+from .words import listed
 
 SCHEMA = "slicer-anomaly/comparison/1"
 """Of comparison.json; see `schemas/comparison.schema.json`."""
@@ -111,7 +112,8 @@ def compare_evaluations(
     Raises
     ------
     InputError
-        If the models were not judged on the same cases, or a case is normal in one evaluation and abnormal in another.
+        If the models were not judged on the same cases, or a case has another label, patient or cluster in one
+        evaluation than in another.
     """
     common, notes = _common_cases(models)
     first = models[0].rows
@@ -162,6 +164,16 @@ def _common_cases(models: Sequence[Evaluated]) -> tuple[list[str], list[str]]:
             raise InputError(
                 f"The case {case} has another label or patient in one evaluation than in another: these are different "
                 "cohorts; evaluate the models on one cohort."
+            )
+        of_cluster = {model.rows[case]["cluster"]: model for model in models}
+        if len(of_cluster) > 1:  # draws of the one are not those of the other, and the order would decide
+            said = [
+                f"{name!r} in {model.name} (by {model.document['bootstrap']['cluster']})"
+                for name, model in of_cluster.items()
+            ]
+            raise InputError(
+                f"The case {case} is of the cluster {listed(said)}: what is drawn as a whole must be the same; "
+                "evaluate the models with the same --cluster."
             )
     notes = []
     if len({model.document["cohort"]["sha256"] for model in models}) > 1:
