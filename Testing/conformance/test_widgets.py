@@ -57,20 +57,42 @@ def test_a_path_that_was_used_is_there_again_the_next_time(scene: Any) -> None:
     assert second.currentPath == "/models/a" and second.comboBox().count == 2
 
 
-def test_a_slider_without_tracking_tells_its_value_when_it_is_let_go(scene: Any) -> None:
+@pytest.fixture
+def untracked(scene: Any) -> tuple[Any, Any, list[str]]:
+    """A slider without tracking, its handle, and what it tells (ctkSliderWidget.cpp)."""
     import ctk
 
     slider = ctk.ctkSliderWidget()
     slider.tracking = False
     told: list[str] = []
-    slider.connect("valueIsChanging(double)", lambda value: told.append("changing"))
+    slider.connect("valueIsChanging(double)", lambda value: told.append(f"changing to {value:.0f}"))
     slider.connect("valueChanged(double)", lambda value: told.append(f"changed to {value:.0f}"))
     handle = next(child for child in slider.children() if child.className() == "QSlider")
+    return slider, handle, told
+
+
+def test_a_slider_without_tracking_tells_its_value_when_it_is_let_go(untracked: tuple[Any, Any, list[str]]) -> None:
+    slider, handle, told = untracked
     handle.setSliderDown(True)
     handle.setValue(5000)
-    assert told == ["changing"]
+    assert told == ["changing to 50"] and slider.value == 0
     handle.setSliderDown(False)
-    assert told == ["changing", "changed to 50"]
+    assert told == ["changing to 50", "changed to 50"] and slider.value == 50
+
+
+def test_a_slider_that_comes_back_to_where_it_was_taken_has_not_changed(untracked: tuple[Any, Any, list[str]]) -> None:
+    _, handle, told = untracked
+    handle.setSliderDown(True)
+    handle.setValue(5000)
+    handle.setValue(0)
+    handle.setSliderDown(False)
+    assert told == ["changing to 50", "changing to 0"]
+
+
+def test_a_slider_without_tracking_that_is_set_by_code_tells_both(untracked: tuple[Any, Any, list[str]]) -> None:
+    slider, _, told = untracked
+    slider.value = 50
+    assert told == ["changing to 50", "changed to 50"]
 
 
 def test_a_widget_that_the_harness_lacks_says_so(scene: Any) -> None:

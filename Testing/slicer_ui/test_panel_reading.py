@@ -16,7 +16,7 @@ from AnomalyDetectionLib.interop.reports import FILES, write_case
 from AnomalyDetectionLib.scoring.result import ScoreResult
 from AnomalyDetectionLib.slicer_ui.volumes import volume_of
 
-from .conftest import ARTEFACTS, add_volume, click, picture, run_until, texts
+from .conftest import ARTEFACTS, add_volume, click, load_sample, picture, run_until, texts
 
 
 def slice_centre(name: str = "Red") -> np.ndarray:
@@ -49,6 +49,34 @@ def test_dragging_the_threshold_relabels_at_once_and_letting_go_makes_segments(s
     picture("many findings")
     click(shown.ui.defaultButton)
     assert shown.ui.findingsTable.rowCount == before
+
+
+def test_a_threshold_dragged_away_and_back_shows_the_outlines_again(shown: Any) -> None:
+    shown.parameters.threshold = 4.0
+    before = shown.reading.findings
+    inner = shown.ui.thresholdSlider._slider
+    inner.setSliderDown(True)
+    for rarity in (2.5, 4.0):
+        inner.setValue(round(10_000 * (rarity - 1) / 11))
+    inner.setSliderDown(False)
+    assert shown.results.segmentation.GetDisplayVisibility() and shown.reading.findings == before
+    assert shown.results.threshold == shown.parameters.threshold == 4.0
+
+
+def test_choosing_another_scored_volume_shows_its_outlines_and_leaves_its_segments(
+    shown: Any, starter_result: ScoreResult
+) -> None:
+    first, other = shown.results, load_sample()
+    shown.parameters.threshold = 3.0
+    corrected = first.segmentation.GetSegmentation()
+    corrected.RemoveSegment("finding-2")
+    shown.parameters.inputVolume = other
+    shown.on_scored(other, starter_result)
+    assert shown.results.threshold == starter_result.threshold != first.threshold
+    assert shown.results.segmentation.GetDisplayVisibility(), "its outlines stand in no label map's place"
+    shown.parameters.inputVolume = first.input
+    assert shown.parameters.threshold == shown.ui.thresholdSlider.value == 3.0
+    assert first.segmentation.GetDisplayVisibility() and corrected.GetSegment("finding-2") is None
 
 
 def test_the_overlay_follows_the_threshold_while_it_is_dragged(shown: Any) -> None:

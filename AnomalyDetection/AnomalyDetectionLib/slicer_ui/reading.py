@@ -114,8 +114,10 @@ class Reading:
     # ---- threshold
 
     def drag(self, threshold: float) -> None:
-        """The slider of the threshold moves."""
-        if self.results is not None:
+        """The slider of the threshold moves; it says so too when it follows the parameters, and when it comes back."""
+        if abs(threshold - self._parameters().threshold) < 1e-9:
+            self.follow_threshold(threshold)
+        elif self.results is not None:
             self.findings = showing.drag(self.results, threshold)
             self._show_findings()
 

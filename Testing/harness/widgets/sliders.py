@@ -22,7 +22,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._value, self._range, self._page = 0.0, (0.0, 99.0), 10.0
-        self._tracking, self._dragging = True, False
+        self._tracking, self._changing, self._before = True, False, 0.0
         self._slider: Any = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal, self)
         self._slider.setRange(0, STEPS)
         self._spin: Any = QtWidgets.QDoubleSpinBox(self)
@@ -39,18 +39,25 @@ class ctkSliderWidget(QtWidgets.QWidget):
         self._spin.valueChanged.connect(self._typed)
 
     def setValue(self, value: float) -> None:
-        """Set the value, within the range; says `valueChanged` if it is another."""
+        """Set the value, within the range; says `valueChanged` if it is another, while the slider is held too."""
+        changing, self._changing = self._changing, False
+        self._set(value)
+        self._changing = changing
+
+    def _set(self, value: float) -> None:
         low, high = self._range
         value = min(max(float(value), low), high)
-        changed = abs(value - self._value) > self._spin.singleStep * 1e-9
-        if not changed:
+        if not self._differs(value, self._value):
             return
         self._value = value
         self._show()
-        if self._dragging and not self._tracking:
+        if not self._tracking:  # whoever changes it: ctkSliderWidget::setSpinBoxValue
             self.valueIsChanging.emit(value)
-        else:
+        if not self._changing:
             self.valueChanged.emit(value)
+
+    def _differs(self, value: float, other: float) -> bool:
+        return abs(value - other) > self._spin.singleStep * 1e-9
 
     def _show(self) -> None:
         """Bring slider and spin box to the value, without their answering."""
@@ -66,25 +73,31 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def _moved(self, position: int) -> None:
         low, high = self._range
         step = self._spin.singleStep
-        self.setValue(low + round((high - low) * position / STEPS / step) * step)
+        self._set(low + round((high - low) * position / STEPS / step) * step)
 
     def _typed(self, value: float) -> None:
-        self.setValue(value)
+        self._set(value)
 
     def _pressed(self) -> None:
-        self._dragging = True
+        if not self._tracking:
+            self._before, self._changing = self._told(), True
 
     def _released(self) -> None:
-        self._dragging = False
         if not self._tracking:
-            self.valueChanged.emit(self._value)
+            self._changing = False
+            if self._differs(self._value, self._before):
+                self.valueChanged.emit(self._value)
+
+    def _told(self) -> float:
+        """While the slider is held, and does not track, the value from before."""
+        return self._before if self._changing else self._value
 
     def setRange(self, minimum: float, maximum: float) -> None:
         self._range = (float(minimum), max(float(minimum), float(maximum)))
         blocked = self._spin.blockSignals(True)
         self._spin.setRange(*self._range)
         self._spin.blockSignals(blocked)
-        self.setValue(self._value)
+        self._set(self._value)
         self._show()
 
     def setMinimum(self, minimum: float) -> None:
@@ -118,7 +131,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def setSpinBoxVisible(self, visible: bool) -> None:
         self._spin.setVisible(bool(visible))
 
-    value = Property(float, lambda self: self._value, setValue)
+    value = Property(float, _told, setValue)
     minimum = Property(float, lambda self: self._range[0], setMinimum)
     maximum = Property(float, lambda self: self._range[1], setMaximum)
     decimals = Property(int, lambda self: self._spin.decimals, setDecimals)
