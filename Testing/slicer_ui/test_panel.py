@@ -168,6 +168,20 @@ def test_a_saved_scene_brings_everything_back_without_a_worker(shown: Any, tmp_p
     assert shown.ui.findingsTable.currentRow() == 1
 
 
+def test_a_scene_that_is_added_leaves_the_results_of_the_open_one_as_they_are(shown: Any, tmp_path: Path) -> None:
+    import slicer
+
+    shown.parameters.threshold = 2.5
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    shown.parameters.threshold = 4.0
+    own = shown.results
+    rows = own.table.GetTable().GetNumberOfRows()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert own.threshold == 4.0 and own.table.GetTable().GetNumberOfRows() == rows
+    assert shown.results.score is not own.score and shown.results.threshold == shown.parameters.threshold == 2.5
+    assert shown.ui.findingsTable.rowCount == len(shown.reading.findings) > rows
+
+
 def test_opening_imports_only_what_it_needs(tmp_path: Path) -> None:
     _, imported = openings(1, tmp_path)  # how long it takes: Testing/benchmarks/bench_open.py
     assert imported == set()

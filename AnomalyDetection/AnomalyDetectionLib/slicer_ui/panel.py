@@ -82,6 +82,7 @@ class Panel(VTKObservationMixin):
         ui.setupLaterButton.connect("clicked()", lambda: self.run.hide_setup())
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._on_scene_closing)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._on_scene_closed)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self._on_scene_importing)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._on_scene_closed)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._on_node_removed)
         slicer.app.connect("aboutToQuit()", self.close)
@@ -297,6 +298,10 @@ class Panel(VTKObservationMixin):
 
     def _on_scene_closing(self, caller: Any, event: Any) -> None:
         self.session.cancel()
+        self._on_scene_importing()
+
+    def _on_scene_importing(self, caller: Any = None, event: Any = None) -> None:
+        # Until the end the parameters name the volumes of the file by what may be the IDs of others, without voxels.
         self._disconnect()
         self.reading.forget()
 

@@ -79,10 +79,9 @@ class Reading:
 
     def adopt(self, results: Results | None, findings: tuple[Finding, ...] | None = None) -> None:
         """Make results those that the panel shows, and the parameters theirs; `findings` where they are known."""
-        self.results = results
         if findings is None:
             findings = results.findings() if results is not None else ()
-        self.findings = findings
+        self.results, self.findings = results, findings
         if results is not None:
             with self._quietly():
                 self._parameters().threshold = results.threshold
@@ -93,7 +92,7 @@ class Reading:
         self._show_findings()
 
     def forget(self) -> None:
-        """Show no results, and ask the parameters nothing: their scene is being closed."""
+        """Show no results, and ask the parameters nothing: their scene is being closed, or another read."""
         self.results, self.findings = None, ()
         self.result.show(None, _("Findings appear here once a volume is scored."))
         self.table.show((), [], 0)
