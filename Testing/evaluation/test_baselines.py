@@ -16,17 +16,24 @@ from AnomalyDetectionLib import Scorer, load_bundle, read_volume
 from AnomalyDetectionLib.cli.main import main
 from AnomalyDetectionLib.models.seen import patient_hash
 from AnomalyDetectionLib.scoring.calibrate import Gathering, calibrate
-from AnomalyDetectionLib.scoring.contract import Detector
+from AnomalyDetectionLib.scoring.contract import Detector, InputSpec
 from AnomalyDetectionLib.scoring.model import Model
 from AnomalyDetectionLib.scoring.prepare import prepare
 from AnomalyDetectionLib.scoring.raw import score_raw
+from AnomalyDetectionLib.scoring.registry import build
 from AnomalyDetectionLib.scoring.result import ModelIdentity
 from AnomalyTrainingLib.cohorts.manifest import Case, load_case_volume, read_manifest
 from AnomalyTrainingLib.evaluation.baselines.contender import FOLD_SEED
 from AnomalyTrainingLib.evaluation.baselines.fit import fit_baselines
 from AnomalyTrainingLib.evaluation.baselines.maps import CLASSES, RandomScores
 from AnomalyTrainingLib.evaluation.baselines.store import from_files, stored_baselines
-from AnomalyTrainingLib.evaluation.baselines.tables import CaseClassifier, columns_of, covariates_of, out_of_fold
+from AnomalyTrainingLib.evaluation.baselines.tables import (
+    CaseClassifier,
+    columns_of,
+    covariates_of,
+    out_of_fold,
+    statistics_of,
+)
 from AnomalyTrainingLib.evaluation.judge import cohort_facts, judge
 from AnomalyTrainingLib.evaluation.outcome import methods_of
 from AnomalyTrainingLib.evaluation.run import Settings, judge_cohort
@@ -107,6 +114,37 @@ def test_beside_a_model_calibrated_out_of_fold_no_baseline_judges_a_normal_it_ha
     assert np.allclose(direct.calibration.normal_scores, again)
 
 
+def test_beside_a_model_of_lesions_calibrated_out_of_fold_no_regression_judges_a_normal_it_was_fitted_to(
+    tmp_path: Path,
+) -> None:
+    columns = {"age": [str(20 + 7 * n % 50) for n in range(23)], "site": ["north", "south", "north"]}
+    counts = {"train": (8, 5), "calibrate": (4, 0), "validate": (3, 3)}
+    cohort = read_manifest(write_cohort(tmp_path, counts, first=700, columns=columns))
+    normals = (*cohort.of(split="train", label=0), *cohort.of(split="calibrate", label=0))
+    others = (*cohort.of(split="train", label=1), *cohort.of(split="validate"))
+    detector = build("unet", InputSpec("slices", (), "radiograph", size=(32, 32)), {"widths": [4, 8]}).eval()
+    calibration = calibrate(detector, None, [load_case_volume(case) for case in normals])
+    model = Model(ModelIdentity("tiny", "1.0.0", "", "unet"), detector, calibration)
+    model = replace(model, info={"calibration": {"folds": 3}})
+    found = fit_baselines(model, cohort, ["metadata", "volume_statistics"]).cases
+    rows = {
+        "metadata": {case.case: covariates_of(case.covariates)[0] for case in (*normals, *others)},
+        "volume_statistics": {
+            case.case: statistics_of(load_case_volume(case), detector.spec) for case in (*normals, *others)
+        },
+    }
+    assert found.keys() == rows.keys()
+    for name, of in rows.items():
+        scores = []
+        for rest, held in folds_of(normals, 3, FOLD_SEED):
+            learnt = [*rest, *others]
+            new = CaseClassifier.fit([of[case.case] for case in learnt], [case.label for case in learnt])
+            scores += [new.score(of[case.case]) for case in held]
+        assert np.allclose(found[name].normal_scores, sorted(scores)), name
+        assert found[name].fitted_on == (11 + 4, 8), "it learns from all"
+        assert not np.allclose(found[name].normal_scores, sorted(found[name].score(of[c.case]) for c in normals)), name
+
+
 def test_what_baselines_were_calibrated_on_is_said_and_roles_stay_those_of_the_split(
     crossed: Model, trained: Trained
 ) -> None:
@@ -120,9 +158,6 @@ def test_what_baselines_were_calibrated_on_is_said_and_roles_stay_those_of_the_s
 
 def test_a_network_brings_its_untrained_self_and_an_atlas_of_its_own(tmp_path: Path) -> None:
     """An autoencoder on the images' own grid has no template: the placed baselines stretch frames onto one."""
-    from AnomalyDetectionLib.scoring.contract import InputSpec
-    from AnomalyDetectionLib.scoring.registry import build
-
     manifest = write_cohort(tmp_path / "cohort", {"train": (6, 0), "calibrate": (3, 0), "test": (1, 1)})
     cohort = read_manifest(manifest)
     spec = InputSpec("slices", (), "radiograph", size=(32, 32))

@@ -6,8 +6,9 @@ and single images stretched onto one frame, for these two alone.
 
 A model that was calibrated out of fold has no held-out normals, and neither have its baselines.  Those that learn
 (`voxel_intensity`, `mean_image_residual`, `zscore`) learn from all normals of train and calibrate and are calibrated on
-the same, each scored by a detector that did not see its fold; the others score every normal themselves.  What all folds
-share is the template that images are aligned with.
+the same, each scored by a detector that did not see its fold; the others score every normal themselves.  Of the
+supervised ones each normal is scored by a regression that saw nobody of its fold.  What all folds share is the template
+that images are aligned with.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from . import DESCRIPTIONS, MAPS
 from .contender import Contender, Folds
 from .maps import CLASSES, MeanImageResidual, untrained
 from .store import UNTRAINED_SEED, Baselines, baseline_model, stored_baselines
-from .tables import CaseClassifier, Row, covariates_of, statistics_of
+from .tables import CaseClassifier, Row, covariates_of, scores_as_new, statistics_of
 
 ROLES = ("train", "calibrate", "validate")
 """Splits whose cases a model has seen in one way or another."""
@@ -327,9 +328,16 @@ class Fitting:
                 raise ValueError(
                     f"it learns from both classes, and the split validate has no {' and no '.join(lacking)} case"
                 )
-            return CaseClassifier.fit(
-                rows("validate", self.labelled), self._labels(), rows("calibrate", self.calibrate)
-            )
+            learnt, normals = rows("validate", self.labelled), rows("calibrate", self.calibrate)
+            fitted = CaseClassifier.fit(learnt, self._labels(), normals)
+            if not self.folds.count:
+                return fitted
+            patients = [case.patient for case in self.labelled]
+            new = [
+                (row, case.patient, self.folds.of_case[case.case])
+                for row, case in zip(normals, self.calibrate, strict=True)
+            ]
+            return replace(fitted, normal_scores=scores_as_new(learnt, self._labels(), patients, new))
         except (ValueError, InputError) as error:
             self.missing[name] = str(error).rstrip(".")
             return None

@@ -213,5 +213,35 @@ def out_of_fold(
     return scores
 
 
+def scores_as_new(
+    rows: Sequence[Row], labels: Sequence[int], patients: Sequence[str], normals: Sequence[tuple[Row, str, int]]
+) -> NDArray[np.float64]:
+    """Scores of normals that the regression itself was fitted on, each by one that saw nobody of its fold.
+
+    Parameters
+    ----------
+    rows, labels, patients
+        What the regression is fitted on.
+    normals
+        Row, patient and fold of each.
+
+    Returns
+    -------
+    Sorted, (n,).
+
+    Raises
+    ------
+    ValueError
+        If what is left without a fold is of one class only, or has no column to go by.
+    """
+    scores = []
+    for fold in sorted({fold for *_, fold in normals}):
+        held = {patient for _, patient, of in normals if of == fold}
+        rest = [n for n, patient in enumerate(patients) if patient not in held]
+        mine = [row for row, _, of in normals if of == fold]
+        scores.append(CaseClassifier.fit([rows[n] for n in rest], [labels[n] for n in rest], mine).normal_scores)
+    return np.sort(np.concatenate(scores))
+
+
 def _encoded(columns: Sequence[Column], row: Row) -> list[float]:
     return [number for column in columns for number in column.encode(row.get(column.name))]
