@@ -22,6 +22,9 @@ TERMINOLOGY = (
 """Context, category, type and modifier, then anatomic context, region and modifier
 (vtkSlicerTerminologiesModuleLogic::DeserializeTerminologyEntry)."""
 
+FINDING = "finding-"
+"""How the IDs of the segments begin that are made of findings, before the finding's number."""
+
 MOST_SEGMENTS = 64
 """Segments beyond that, at a threshold far too low, would only make the views slow; label map and table have all."""
 
@@ -63,11 +66,16 @@ def segment_name(finding: Finding) -> str:
 
 def segment_id(label: int) -> str:
     """The same for a rank whenever segments are made anew, so that other code can point at it."""
-    return f"finding-{label}"
+    return f"{FINDING}{label}"
+
+
+def is_of_finding(identity: str) -> bool:
+    """Whether a segment was made of a finding: not those that the user drew, or copied ("finding-1_1")."""
+    return identity.startswith(FINDING) and identity.removeprefix(FINDING).isdecimal()
 
 
 def fill_segmentation(node: Any, labels: Any, findings: Sequence[Finding]) -> None:
-    """Make a vtkMRMLSegmentationNode hold one segment a finding, the first `MOST_SEGMENTS` of them.
+    """Make a vtkMRMLSegmentationNode hold one segment a finding, the first `MOST_SEGMENTS` of them, beside the user's.
 
     Parameters
     ----------
@@ -77,10 +85,15 @@ def fill_segmentation(node: Any, labels: Any, findings: Sequence[Finding]) -> No
     segmentation = node.GetSegmentation()
     modifying = node.StartModify()
     try:
-        # Otherwise each segment is wiped out of the voxels that all share, a pass over the volume for every one.
-        for index in range(segmentation.GetNumberOfSegments()):
-            segmentation.GetNthSegment(index).RemoveAllRepresentations()
-        segmentation.RemoveAllSegments()
+        present = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+        former = [identity for identity in present if is_of_finding(identity)]
+        if former == present:
+            # Otherwise each segment is wiped out of the voxels that all share, a pass over the volume for every one;
+            # the user's own may share them too, and then they must be.
+            for identity in former:
+                segmentation.GetSegment(identity).RemoveAllRepresentations()
+        for identity in former:
+            segmentation.RemoveSegment(identity)
         ids = vtk.vtkStringArray()
         for finding in findings[:MOST_SEGMENTS]:
             identity = segment_id(finding.label)
