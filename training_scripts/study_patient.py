@@ -28,7 +28,8 @@ scored by models that saw simulated brains of 2 or 3 mm only. The patient choose
 set: read it as a check that the maps mean something outside the simulation. Dice is at the threshold fixed on the
 models' calibration normals, the best Dice is an oracle's. Baselines are those stored with the model they stand under;
 smoothed intensity is the scan itself behind a Gaussian of that standard deviation.
-The models are those of [heads.md](heads.md), and the starter model that ships with the module.
+The models are those of [heads.md](heads.md), and the starter model that ships with the module. The two seeds of
+`restore` differ by more than either does from smoothed intensity: one patient does not settle which is better.
 
 This page is written by `training_scripts/study_patient.py`."""
 
