@@ -180,6 +180,44 @@ def test_outlines_and_surfaces_are_shown_and_hidden_each_by_its_own_box(shown: A
     assert np.abs(solid() - surfaces).max() > 40
 
 
+def test_another_threshold_leaves_the_segments_that_the_reader_made(shown: Any) -> None:
+    import slicer
+
+    node, volume = shown.results.segmentation, shown.results.input
+    segmentation = node.GetSegmentation()
+    drawn = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    drawn[2:5, 3:9, 4:7] = 1
+    kept = slicer.util.arrayFromSegmentBinaryLabelmap(node, "finding-1", volume).copy()
+    own = {segmentation.AddEmptySegment("", "mine"): drawn, segmentation.AddEmptySegment("finding-1_1", "copy"): kept}
+    for identity, voxels in own.items():
+        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, identity, volume)
+    for threshold in (2.5, 12.0, 3.0):
+        shown.parameters.threshold = threshold
+        assert segmentation.GetNumberOfSegments() == len(shown.reading.findings) + len(own)
+        for identity, voxels in own.items():
+            found = slicer.util.arrayFromSegmentBinaryLabelmap(node, identity, volume)
+            assert np.array_equal(found > 0, voxels > 0), identity
+
+
+def test_a_volume_that_is_moved_after_scoring_keeps_its_sides_and_its_reviews(shown: Any) -> None:
+    import slicer
+
+    results, seen = shown.results, shown.reading.findings
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    to_the_right = np.eye(4)
+    to_the_right[0, 3] = 300.0
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(to_the_right))
+    for node in (results.input, results.score, results.labels, results.segmentation):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    moved = results.findings()
+    assert moved[0].peak_ras[0] == pytest.approx(seen[0].peak_ras[0] + 300)
+    assert [finding.side for finding in moved] == [finding.side for finding in seen]
+    assert "left" in (finding.side for finding in seen)
+    click(shown.ui.acceptButton)
+    assert results.reviews.of(moved[0]).decision == "accept"
+    assert results.table.GetTable().GetValueByName(0, "Review").ToString() == "accepted"
+
+
 def test_a_review_is_kept_with_the_finding_whatever_its_number_becomes(shown: Any) -> None:
     shown.reading.go_to(2)
     finding = shown.reading.findings[1]

@@ -238,23 +238,6 @@ def test_while_a_slider_moves_the_segmentation_is_left_as_it_is_and_hidden(resul
     assert len(segments(results)) == len(dragged) and results.segmentation.GetDisplayVisibility()
 
 
-def test_another_threshold_leaves_the_segments_that_the_user_made(slicer: Any, results: Any) -> None:
-    node, volume = results.segmentation, results.input
-    segmentation = node.GetSegmentation()
-    drawn = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
-    drawn[2:5, 3:9, 4:7] = 1
-    kept = slicer.util.arrayFromSegmentBinaryLabelmap(node, "finding-1", volume).copy()
-    own = {segmentation.AddEmptySegment("", "mine"): drawn, segmentation.AddEmptySegment("finding-1_1", "copy"): kept}
-    for identity, voxels in own.items():
-        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, identity, volume)
-    for threshold in (2.0, float(results.rarity().array.max()) + 1, 3.0):
-        findings = results.relabel(threshold)
-        assert len(segments(results)) == len(findings) + len(own)
-        for identity, voxels in own.items():
-            found = slicer.util.arrayFromSegmentBinaryLabelmap(node, identity, volume)
-            assert np.array_equal(found > 0, voxels > 0), identity
-
-
 def test_above_every_rarity_there_are_no_findings_and_then_some_again(results: Any, result: ScoreResult) -> None:
     assert results.relabel(float(result.rarity.array.max()) + 1) == ()
     assert segments(results) == [] == rows(results.table)

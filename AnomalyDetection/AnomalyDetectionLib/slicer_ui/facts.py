@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from AnomalyDetectionLib import __version__
+from AnomalyDetectionLib.scoring.findings import Midline
 from AnomalyDetectionLib.scoring.result import ScoreResult
 
 SHARED = (
@@ -41,6 +46,7 @@ def facts_of(result: ScoreResult) -> dict[str, str]:
         "Notes": json.dumps(list(result.notes), ensure_ascii=False),
         "Thresholds": json.dumps(result.thresholds.to_json()),
         "Midline": json.dumps(None if midline is None else [midline.point.tolist(), midline.right.tolist()]),
+        "ScoredIjkToRas": json.dumps(result.rarity.ijk_to_ras.tolist()),
         "SpacingKnown": "1" if result.rarity.spacing_known else "0",
         "OrientationKnown": "1" if result.rarity.orientation_known else "0",
         "Device": result.device,
@@ -57,3 +63,20 @@ def facts_of(result: ScoreResult) -> dict[str, str]:
             ensure_ascii=False,
         ),
     }
+
+
+def midline_at(fact: Callable[[str], str], ijk_to_ras: NDArray[np.float64]) -> Midline | None:
+    """The midline of what `facts_of` wrote: it goes with the voxels, wherever a transform has taken them since.
+
+    Parameters
+    ----------
+    fact
+        Gives an attribute, "" where it is missing (in scenes that older versions saved: where they were scored).
+    ijk_to_ras
+        Present place of the voxels, 4 x 4, (i, j, k) to RAS mm.
+    """
+    plane, scored = (json.loads(fact(key) or "null") for key in ("Midline", "ScoredIjkToRas"))
+    if plane is None:
+        return None
+    midline = Midline(np.array(plane[0]), np.array(plane[1]))
+    return midline if scored is None else midline.moved(ijk_to_ras @ np.linalg.inv(scored))

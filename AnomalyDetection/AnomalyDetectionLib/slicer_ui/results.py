@@ -28,7 +28,7 @@ from AnomalyDetectionLib.scoring.thresholds import Threshold
 
 from .attributions import ATTRIBUTION, ATTRIBUTION_HEAT, add_attribution
 from .colours import add_finding_colours, add_heat, add_legend, paint_heat
-from .facts import SHARED, facts_of
+from .facts import SHARED, facts_of, midline_at
 from .findings import fill_segmentation, fill_table
 from .reviews import Review, Reviews
 from .verdict import Verdict, verdict_document
@@ -168,11 +168,10 @@ class Results:
         """The model's default threshold and what any other costs."""
         return Threshold.from_json(json.loads(self.fact("Thresholds")))
 
-    @cached_property
+    @property
     def midline(self) -> Midline | None:
-        """Between the patient's left and right, or None where sides are unknown."""
-        plane = json.loads(self.fact("Midline") or "null")
-        return None if plane is None else Midline(np.array(plane[0]), np.array(plane[1]))
+        """Between the patient's left and right in the present place of the volume, or None where sides are unknown."""
+        return midline_at(self.fact, self.rarity().ijk_to_ras)
 
     @cached_property
     def mapped(self) -> bool:
@@ -231,10 +230,11 @@ class Results:
         return Reviews(self)
 
     def review(self, finding: Finding, review: Review) -> None:
-        """Keep a reader's decision, in the table too."""
-        self.reviews.set(finding, review)
+        """Keep a reader's decision on a finding at the present threshold, in the table too."""
+        findings = self.findings()
+        # The reader's may be from before a transform moved the volume: its rarest voxel is no longer at that place.
+        self.reviews.set(next(one for one in findings if one.label == finding.label), review)
         if self.table is not None:
-            findings = self.findings()
             fill_table(self.table, findings, self.reviews.in_order(findings))
 
     def findings(self) -> tuple[Finding, ...]:
