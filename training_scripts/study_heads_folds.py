@@ -23,16 +23,15 @@ INTENSITY = f"baselines=[{PLAIN}]"
 METHODS: Mapping[str, Variant] = {
     STATISTICS: Variant(STATISTICS, (), "zscore_brain", ()),
     "denoising": VARIANTS["denoising"],
-    "mse": VARIANTS["mse"],
 }
 """What is judged; the baselines are fitted beside the first, and of the others only plain intensity is."""
 
 INTRODUCTION = """\
 The data of [heads.md](heads.md): simulated, skull-stripped brains of 2 mm from the label maps of twelve real people,
 judged in four folds of three anatomies; every model has seen, in training and calibration, none of those it is judged
-on. Settings are those of that page: `denoising` and the autoencoder are small and train for minutes. Dice, recall and
-false findings are at the threshold fixed on the calibration normals; the best Dice is an oracle's. Intervals (95 %)
-draw whole anatomies, and there are twelve.
+on. Settings are those of that page: `denoising` is small and trains for ten minutes. Dice, recall and false findings
+are at the threshold fixed on the calibration normals; the best Dice is an oracle's. Intervals (95 %) draw whole
+anatomies, and there are twelve.
 
 This page is written by `training_scripts/study_heads_folds.py`."""
 
