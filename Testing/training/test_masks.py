@@ -29,7 +29,7 @@ name: tiny-unet
 detector: unet
 options: {widths: [4, 8]}
 input: {kind: patches, modalities: [MR], intensity: mr-robust, grid: own, spacing: [8.0, 8.0, 8.0], size: [16, 16, 16]}
-training: {epochs: 4, batch: 2, patches_per_case: 6, learning_rate: 0.01}
+training: {epochs: 16, batch: 2, patches_per_case: 6, learning_rate: 0.004}
 findings: {least_ml: 1.0}
 volume_score: {fraction: 0.005}
 calibration: {method: split}
