@@ -31,6 +31,13 @@ def judge(model: Path, cohort: Path, out: Path, *options: object) -> None:
         anomaly("evaluate", model, "--cohort", cohort, "--out", out, "--resume", *options)
 
 
+def cross_validate(recipe: str, changes: Sequence[str], cohort: Path, out: Path, *options: object) -> None:
+    """Cross-validate a recipe with changed settings, unless it is done."""
+    if not (out / "metrics.json").exists():
+        sets = [word for change in changes for word in ("--set", change)]
+        anomaly("crossval", recipe, "--cohort", cohort, "--out", out, "--resume", *options, *sets)
+
+
 def metrics_of(folder: Path) -> dict:
     """metrics.json of an evaluation or a cross-validation."""
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _environment
-from _study import anomaly, figure, metrics_of, table
+from _study import cross_validate, figure, metrics_of, table
 
 FOLDS = 5
 CHOSEN_ON = 1
@@ -64,7 +64,8 @@ def main() -> int:
     arguments = parser.parse_args()
     _environment.run_inside(("train", "features"))
     for name in arguments.methods:
-        cross_validate(name, arguments.cohort, arguments.out / name)
+        method = METHODS[name]
+        cross_validate(method.recipe, method.changes, arguments.cohort, arguments.out / name, "--folds", FOLDS)
     clinical = arguments.out / "classifier-clinical"
     cross_validate_clinical(arguments.cohort, clinical)
     text = page({name: arguments.out / name for name in arguments.methods}, clinical)
@@ -72,14 +73,6 @@ def main() -> int:
     if arguments.page:
         arguments.page.write_text(text, encoding="utf-8")
     return 0
-
-
-def cross_validate(name: str, cohort: Path, out: Path) -> None:
-    """Run the command line, unless it has ended."""
-    if (out / "metrics.json").exists():
-        return
-    sets = [word for change in METHODS[name].changes for word in ("--set", change)]
-    anomaly("crossval", METHODS[name].recipe, "--cohort", cohort, "--folds", FOLDS, "--out", out, "--resume", *sets)
 
 
 def cross_validate_clinical(cohort: Path, out: Path) -> None:
@@ -95,10 +88,8 @@ def cross_validate_clinical(cohort: Path, out: Path) -> None:
         for row in reader:
             if all(row[column] for column in CLINICAL):
                 writer.writerow({**row, "image": (cohort.parent / row["image"]).resolve()})
-    anomaly(
-        *("crossval", "chest_classifier", "--cohort", known, "--folds", FOLDS, "--out", out, "--resume"),
-        *("--set", "baselines=[metadata]", "--set", f"options.clinical=[{','.join(CLINICAL)}]"),
-    )
+    changes = ("baselines=[metadata]", f"options.clinical=[{','.join(CLINICAL)}]")
+    cross_validate("chest_classifier", changes, known, out, "--folds", FOLDS)
 
 
 INTRODUCTION = f"""\

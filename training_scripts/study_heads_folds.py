@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import _environment
-from _study import anomaly, figure, metrics_of, table
+from _study import anomaly, cross_validate, figure, metrics_of, table
 from study_heads import COLUMNS, HEADINGS, PLAIN, SIZE, STATISTICS, VARIANTS, Variant, counts, row
 
 FOLDS = 4
@@ -51,7 +51,8 @@ def main() -> int:
     _environment.run_inside(("train", "demo"))
     cohort, folds = (arguments.out / arguments.contrast / name for name in ("cohort.csv", "folds"))
     for name in arguments.methods:
-        cross_validate(name, cohort, folds / name)
+        options = ("--folds", FOLDS, "--group", "anatomy")
+        cross_validate(METHODS[name].recipe, settings_of(name), cohort, folds / name, *options)
     compared = folds / "compared"
     places = [folds / name for name in arguments.methods]
     if len(places) > 1 and not (compared / "comparison.json").exists():
@@ -63,17 +64,11 @@ def main() -> int:
     return 0
 
 
-def cross_validate(name: str, cohort: Path, out: Path) -> None:
-    """One method, fold by fold."""
-    if (out / "metrics.json").exists():
-        return
+def settings_of(name: str) -> list[str]:
+    """What is changed of a method's recipe."""
     variant = METHODS[name]
     settings = [*variant.size, *variant.changes, f"name=heads-{name}"]
-    if variant.size == SIZE:
-        settings.append(INTENSITY)  # the last one counts: SIZE has none
-    sets = [word for setting in settings for word in ("--set", setting)]
-    folds = ("--folds", FOLDS, "--group", "anatomy", "--cohort", cohort, "--out", out, "--resume")
-    anomaly("crossval", variant.recipe, *folds, *sets)
+    return [*settings, INTENSITY] if variant.size == SIZE else settings  # the last one counts: SIZE has no baselines
 
 
 def page(folds: Path, contrast: str, names: list[str]) -> str:
